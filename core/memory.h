@@ -1,0 +1,64 @@
+// Memory: reference-counted buffers, and the counters that say how much is in use.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "tenon/core/device.h"
+
+namespace tenon {
+
+/// Alignment of every CPU buffer in bytes: one cache line, one AVX-512 register.
+inline constexpr std::size_t kAlignment = 64;
+
+/// What a device's allocator has handed out, in bytes.
+struct MemoryStats {
+  std::int64_t in_use = 0;       ///< allocated and not yet freed
+  std::int64_t peak = 0;         ///< largest `in_use` since the last `reset_peak_memory`
+  std::int64_t allocations = 0;  ///< how many buffers were ever allocated
+};
+
+/// Counters of `device` since the program began (buffers of `from_blob` are not counted).
+MemoryStats memory_stats(Device device);
+/// Sets `peak` to what is in use now.
+void reset_peak_memory(Device device);
+
+/// A block of memory on one device, freed with its last owner. Tensors that are views of one
+/// another share one. Also what kernels take their scratch space from, so that it is counted.
+class Storage {
+ public:
+  /// `bytes` of uninitialised memory. Throws `Error` naming the size when there is none.
+  static std::shared_ptr<Storage> allocate(std::size_t bytes, Device device);
+  /// Memory that somebody else owns; `deleter` (may be empty) is called with `data` at the end.
+  static std::shared_ptr<Storage> adopt(void* data, std::size_t bytes, Device device,
+                                        std::function<void(void*)> deleter);
+
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+  ~Storage();
+
+  std::byte* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+  Device device() const { return device_; }
+
+  /// How often the contents were changed in place. Autograd compares it with the number it saw
+  /// when it saved a tensor.
+  std::uint32_t version() const { return version_.load(std::memory_order_relaxed); }
+  void bump_version() { version_.fetch_add(1, std::memory_order_relaxed); }
+
+ private:
+  Storage(std::byte* data, std::size_t bytes, Device device, std::function<void(void*)> deleter)
+      : data_(data), bytes_(bytes), device_(device), deleter_(std::move(deleter)) {}
+
+  std::byte* data_;
+  std::size_t bytes_;
+  Device device_;
+  std::function<void(void*)> deleter_;  // empty for memory of our own allocator
+  bool owned_ = false;
+  std::atomic<std::uint32_t> version_{0};
+};
+
+}  // namespace tenon

@@ -1,0 +1,71 @@
+// What a Tensor handle points to. Internal to core and to those who write kernels.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "tenon/core/tensor.h"
+
+namespace tenon {
+
+/// One output of a tape node: where a tensor's gradient goes.
+struct Edge {
+  std::shared_ptr<Node> node;
+  std::size_t output = 0;
+
+  explicit operator bool() const { return node != nullptr; }
+};
+
+/// A gradient hook and the number it was registered under.
+struct GradientHook {
+  std::size_t id;
+  std::function<Tensor(const Tensor&)> function;
+};
+
+/// A value of the graph being traced; the tracer derives its own.
+class TracedValue {
+ public:
+  virtual ~TracedValue() = default;
+};
+
+namespace detail {
+
+/// Autograd's part of a tensor; absent from tensors that never saw a gradient.
+struct AutogradState {
+  bool requires_grad = false;       // as a leaf; a computed tensor has a producer instead
+  Edge producer;                    // the node that computed it
+  std::weak_ptr<Node> accumulator;  // of a leaf: the node that adds to `grad`
+  Tensor grad;
+};
+
+struct TensorBody {
+  Shape shape;
+  Strides strides;
+  std::int64_t offset = 0;  // of the first element, in elements
+  DType dtype = DType::Float32;
+  Device device = Device::cpu();
+  std::shared_ptr<Storage> storage;             // null in a traced tensor
+  std::shared_ptr<const TracedValue> traced;    // non-null in a traced tensor
+  std::unique_ptr<AutogradState> autograd;
+
+  AutogradState& autograd_state() {
+    if (autograd == nullptr) autograd = std::make_unique<AutogradState>();
+    return *autograd;
+  }
+};
+
+/// A tensor over `storage` without history.
+Tensor make_tensor(std::shared_ptr<Storage> storage, const Shape& shape, const Strides& strides,
+                   std::int64_t offset, DType dtype);
+/// Another view of `base`'s storage without history.
+Tensor make_view(const Tensor& base, const Shape& shape, const Strides& strides,
+                 std::int64_t offset);
+/// Uninitialised contiguous memory of that spec.
+Tensor make_empty(const TensorSpec& spec);
+/// A shape-only tensor standing for `value`.
+Tensor make_traced(const TensorSpec& spec, std::shared_ptr<const TracedValue> value);
+
+}  // namespace detail
+}  // namespace tenon
