@@ -1,0 +1,16 @@
+# Compiler flags shared by the library, the tests and the examples.
+
+function(tenon_compile_options target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Werror)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
+  if(TENON_NATIVE)
+    target_compile_options(${target} PRIVATE -march=native)
+  endif()
+  if(TENON_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${TENON_SANITIZE} -fno-omit-frame-pointer -g1)
+    target_link_options(${target} PUBLIC -fsanitize=${TENON_SANITIZE})
+    if(TENON_SANITIZE MATCHES undefined)
+      target_compile_options(${target} PRIVATE -fno-sanitize-recover=undefined)
+    endif()
+  endif()
+endfunction()

@@ -1,0 +1,176 @@
+#include "tenon/core/tensor.h"
+
+#include <algorithm>
+#include <ostream>
+
+#include "tenon/core/autograd.h"
+#include "tenon/core/cpu/kernels.h"
+#include "tenon/core/half.h"
+#include "tenon/core/tensor_body.h"
+
+namespace tenon {
+
+std::ostream& operator<<(std::ostream& out, const TensorSpec& spec) {
+  out << spec.dtype << spec.shape;
+  if (!spec.device.is_cpu()) out << '@' << spec.device;
+  return out;
+}
+
+namespace detail {
+
+Tensor make_tensor(std::shared_ptr<Storage> storage, const Shape& shape, const Strides& strides,
+                   std::int64_t offset, DType dtype) {
+  auto body = std::make_shared<TensorBody>();
+  body->shape = shape;
+  body->strides = strides;
+  body->offset = offset;
+  body->dtype = dtype;
+  body->device = storage->device();
+  body->storage = std::move(storage);
+  return Tensor(std::move(body));
+}
+
+Tensor make_view(const Tensor& base, const Shape& shape, const Strides& strides,
+                 std::int64_t offset) {
+  return make_tensor(base.body()->storage, shape, strides, offset, base.dtype());
+}
+
+Tensor make_empty(const TensorSpec& spec) {
+  for (std::int64_t size : spec.shape) {
+    TENON_CHECK(size >= 0, "empty: negative size in shape ", spec.shape);
+  }
+  const auto count = static_cast<std::size_t>(spec.shape.numel());
+  std::size_t bytes = 0;
+  TENON_CHECK(!__builtin_mul_overflow(count, item_size(spec.dtype), &bytes), "empty: ", spec,
+              " takes more than 2^64 bytes");
+  return make_tensor(Storage::allocate(bytes, spec.device), spec.shape,
+                     contiguous_strides(spec.shape), 0, spec.dtype);
+}
+
+Tensor make_traced(const TensorSpec& spec, std::shared_ptr<const TracedValue> value) {
+  auto body = std::make_shared<TensorBody>();
+  body->shape = spec.shape;
+  body->strides = contiguous_strides(spec.shape);
+  body->dtype = spec.dtype;
+  body->device = spec.device;
+  body->traced = std::move(value);
+  return Tensor(std::move(body));
+}
+
+namespace {
+const TensorBody& body_of(const Tensor& tensor) {
+  TENON_CHECK(tensor.defined(), "tensor: undefined (default-constructed, or a gradient that was "
+                                "never computed)");
+  return *tensor.body();
+}
+}  // namespace
+}  // namespace detail
+
+using detail::body_of;
+
+const Shape& Tensor::shape() const { return body_of(*this).shape; }
+const Strides& Tensor::strides() const { return body_of(*this).strides; }
+std::int64_t Tensor::size(std::int64_t dim) const {
+  TENON_CHECK(!shape().empty(), "size: a 0-dimensional tensor has no dimension ", dim);
+  return shape()[normalize_dim(dim, shape().size(), "size")];
+}
+std::int64_t Tensor::numel() const { return shape().numel(); }
+DType Tensor::dtype() const { return body_of(*this).dtype; }
+Device Tensor::device() const { return body_of(*this).device; }
+TensorSpec Tensor::spec() const { return {shape(), dtype(), device()}; }
+bool Tensor::is_traced() const { return body_of(*this).traced != nullptr; }
+
+bool Tensor::is_contiguous() const {
+  std::int64_t expected = 1;
+  const Shape& sizes = shape();
+  if (numel() == 0) return true;
+  for (std::size_t i = sizes.size(); i-- > 0;) {
+    if (sizes[i] != 1 && strides()[i] != expected) return false;
+    expected *= sizes[i];
+  }
+  return true;
+}
+
+void* Tensor::raw_data() const {
+  const detail::TensorBody& body = body_of(*this);
+  TENON_CHECK(body.traced == nullptr,
+              "tensor: a tensor being traced has a shape but no values (do not read elements, call "
+              "item() or print inside a compiled function)");
+  return body.storage->data() + body.offset * static_cast<std::int64_t>(item_size(body.dtype));
+}
+
+void* Tensor::checked_data(DType expected) const {
+  TENON_CHECK(dtype() == expected, "data: the tensor is ", dtype(), ", not ", expected);
+  return raw_data();
+}
+
+Scalar Tensor::item_scalar() const {
+  TENON_CHECK(numel() == 1, "item: the tensor must have one element, it is ", spec());
+  const Tensor host = detach().to(Device::cpu());
+  return visit_dtype(dtype(), [&]<class T>() -> Scalar {
+    const T value = *host.data<T>();
+    if constexpr (std::is_arithmetic_v<T>) {
+      return value;
+    } else {
+      return static_cast<float>(value);
+    }
+  });
+}
+
+template <class T>
+std::vector<T> Tensor::to_vector() const {
+  const Tensor host = detach().to(Device::cpu(), dtype_of<T>).contiguous();
+  const T* first = host.data<T>();
+  return std::vector<T>(first, first + host.numel());
+}
+
+template std::vector<bool> Tensor::to_vector<bool>() const;
+template std::vector<std::uint8_t> Tensor::to_vector<std::uint8_t>() const;
+template std::vector<std::int64_t> Tensor::to_vector<std::int64_t>() const;
+template std::vector<float> Tensor::to_vector<float>() const;
+template std::vector<double> Tensor::to_vector<double>() const;
+
+// ---- in place -----------------------------------------------------------------------------------
+
+namespace {
+
+/// Refuses to change in place what autograd would then differentiate wrongly.
+void begin_in_place(const Tensor& tensor, const char* op) {
+  TENON_CHECK(!tensor.is_traced(), op, ": a tensor being traced cannot be changed in place");
+  TENON_CHECK(!(grad_enabled() && tensor.requires_grad()), op,
+              ": the tensor's gradient is being recorded, which a change in place would make "
+              "wrong; use the op that returns a new tensor, or a NoGradGuard");
+  tensor.body()->storage->bump_version();
+}
+
+}  // namespace
+
+const Tensor& Tensor::copy_(const Tensor& source) const {
+  TENON_CHECK(!source.is_traced(), "copy_: the source is being traced and has no values");
+  TENON_CHECK(broadcast_shapes(shape(), source.shape(), "copy_") == shape(), "copy_: the source ",
+              source.shape(), " does not broadcast to ", shape());
+  begin_in_place(*this, "copy_");
+  cpu::copy(source, *this);
+  return *this;
+}
+
+const Tensor& Tensor::fill_(Scalar value) const {
+  begin_in_place(*this, "fill_");
+  cpu::fill(*this, value);
+  return *this;
+}
+
+const Tensor& Tensor::set_data(const Tensor& other) const {
+  TENON_CHECK(is_leaf(), "set_data: only a leaf can be given other data");
+  TENON_CHECK(!is_traced() && !other.is_traced(), "set_data: not inside a trace");
+  const detail::TensorBody& from = body_of(other);
+  body_->shape = from.shape;
+  body_->strides = from.strides;
+  body_->offset = from.offset;
+  body_->dtype = from.dtype;
+  body_->device = from.device;
+  body_->storage = from.storage;
+  return *this;
+}
+
+}  // namespace tenon
