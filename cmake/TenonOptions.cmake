@@ -2,6 +2,10 @@
 
 function(tenon_compile_options target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Werror)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+    # GCC 12 warns of uninitialised variables inside its own AVX-512 headers (GCC bug 105593).
+    target_compile_options(${target} PRIVATE -Wno-maybe-uninitialized)
+  endif()
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
   if(TENON_NATIVE)
     target_compile_options(${target} PRIVATE -march=native)

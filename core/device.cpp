@@ -20,8 +20,7 @@ Device Device::parse(std::string_view text) {
   if (text.starts_with(prefix)) {
     const std::string_view digits = text.substr(prefix.size());
     int index = -1;
-    const auto [end, error] =
-        std::from_chars(digits.data(), digits.data() + digits.size(), index);
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
     if (error == std::errc{} && end == digits.data() + digits.size() && index >= 0) {
       return cuda(index);
     }

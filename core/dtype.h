@@ -1,4 +1,5 @@
-// Element types, their names and PyTorch's promotion rules; and `Scalar`, a number without a tensor.
+// Element types, their names and PyTorch's promotion rules; and `Scalar`, a number without a
+// tensor.
 #pragma once
 
 #include <cstddef>
@@ -104,8 +105,8 @@ class Scalar {
 
   Scalar(bool value) : kind_(Kind::Bool), integer_(value), real_(value) {}  // NOLINT(implicit)
   template <class T>
-    requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool>)
-  Scalar(T value)  // NOLINT(implicit): numbers convert silently, as in PyTorch
+  requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool>)
+      Scalar(T value)  // NOLINT(implicit): numbers convert silently, as in PyTorch
       : kind_(std::is_integral_v<T> ? Kind::Int : Kind::Real),
         integer_(static_cast<std::int64_t>(std::is_integral_v<T> ? value : T{})),
         real_(static_cast<double>(value)) {}

@@ -32,9 +32,9 @@ std::string concat(const Parts&... parts) {
 
 /// Throws `tenon::Error` made of the remaining arguments (streamed one after another) unless
 /// `condition` holds. For what the caller did wrong, and for what the outside world did to us.
-#define TENON_CHECK(condition, ...)                                 \
-  do {                                                              \
-    if (!(condition)) [[unlikely]] {                                \
-      ::tenon::detail::fail(::tenon::detail::concat(__VA_ARGS__));  \
-    }                                                               \
+#define TENON_CHECK(condition, ...)                                \
+  do {                                                             \
+    if (!(condition)) [[unlikely]] {                               \
+      ::tenon::detail::fail(::tenon::detail::concat(__VA_ARGS__)); \
+    }                                                              \
   } while (false)

@@ -57,13 +57,13 @@ Tensor make_traced(const TensorSpec& spec, std::shared_ptr<const TracedValue> va
   return Tensor(std::move(body));
 }
 
-namespace {
-const TensorBody& body_of(const Tensor& tensor) {
-  TENON_CHECK(tensor.defined(), "tensor: undefined (default-constructed, or a gradient that was "
-                                "never computed)");
+TensorBody& body_of(const Tensor& tensor) {
+  TENON_CHECK(tensor.defined(),
+              "tensor: undefined (default-constructed, or a gradient that was "
+              "never computed)");
   return *tensor.body();
 }
-}  // namespace
+
 }  // namespace detail
 
 using detail::body_of;
@@ -106,9 +106,9 @@ void* Tensor::checked_data(DType expected) const {
 
 Scalar Tensor::item_scalar() const {
   TENON_CHECK(numel() == 1, "item: the tensor must have one element, it is ", spec());
-  const Tensor host = detach().to(Device::cpu());
+  const void* element = raw_data();
   return visit_dtype(dtype(), [&]<class T>() -> Scalar {
-    const T value = *host.data<T>();
+    const T value = *static_cast<const T*>(element);
     if constexpr (std::is_arithmetic_v<T>) {
       return value;
     } else {
@@ -119,7 +119,8 @@ Scalar Tensor::item_scalar() const {
 
 template <class T>
 std::vector<T> Tensor::to_vector() const {
-  const Tensor host = detach().to(Device::cpu(), dtype_of<T>).contiguous();
+  const Tensor host = detail::make_empty({shape(), dtype_of<T>, Device::cpu()});
+  cpu::copy(*this, host);
   const T* first = host.data<T>();
   return std::vector<T>(first, first + host.numel());
 }

@@ -125,8 +125,9 @@ class Tensor {
   Tensor to(Device device) const;
   Tensor to(Device device, DType dtype) const;
 
-  // ---- in place (each bumps the version that autograd checks) ------------------------------------
-  // They throw `Error` on a tensor whose gradient is being recorded: use `NoGradGuard` for a leaf.
+  // ---- in place (each bumps the version that autograd checks)
+  // ------------------------------------ They throw `Error` on a tensor whose gradient is being
+  // recorded: use `NoGradGuard` for a leaf.
 
   /// Overwrites the elements with those of `source`, broadcast and converted.
   const Tensor& copy_(const Tensor& source) const;

@@ -38,6 +38,7 @@ struct AutogradState {
   Edge producer;                    // the node that computed it
   std::weak_ptr<Node> accumulator;  // of a leaf: the node that adds to `grad`
   Tensor grad;
+  std::vector<GradientHook> hooks;  // of a leaf; those of a computed tensor hang on its producer
 };
 
 struct TensorBody {
@@ -46,8 +47,8 @@ struct TensorBody {
   std::int64_t offset = 0;  // of the first element, in elements
   DType dtype = DType::Float32;
   Device device = Device::cpu();
-  std::shared_ptr<Storage> storage;             // null in a traced tensor
-  std::shared_ptr<const TracedValue> traced;    // non-null in a traced tensor
+  std::shared_ptr<Storage> storage;           // null in a traced tensor
+  std::shared_ptr<const TracedValue> traced;  // non-null in a traced tensor
   std::unique_ptr<AutogradState> autograd;
 
   AutogradState& autograd_state() {
@@ -55,6 +56,9 @@ struct TensorBody {
     return *autograd;
   }
 };
+
+/// What `tensor` points to; throws `Error` when it is undefined.
+TensorBody& body_of(const Tensor& tensor);
 
 /// A tensor over `storage` without history.
 Tensor make_tensor(std::shared_ptr<Storage> storage, const Shape& shape, const Strides& strides,

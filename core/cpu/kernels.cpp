@@ -54,8 +54,8 @@ compute_type<T> sum_run(const T* data, std::int64_t stride, std::int64_t count) 
   C buffer[kBlock];
   for (std::int64_t done = 0; done < count; done += kBlock) {
     const std::int64_t n = std::min(kBlock, count - done);
-    const BlockOperand block{
-        reinterpret_cast<std::byte*>(const_cast<T*>(data + done * stride)), stride};
+    const BlockOperand block{reinterpret_cast<std::byte*>(const_cast<T*>(data + done * stride)),
+                             stride};
     const C* values = load_block<T, C>(block, n, buffer);
     total += Eigen::Map<const Eigen::Array<C, Eigen::Dynamic, 1>>(values, n).sum();
   }
@@ -154,7 +154,8 @@ void sum_runs(const T* in, const Reduction& r, T* out) {
     C total(0);
     while (begin < end) {
       const std::int64_t n = std::min(end - begin, run - begin % run);
-      total += sum_run(base + offset_at(r.summed, r.summed_source, begin), r.summed_source.back(), n);
+      total +=
+          sum_run(base + offset_at(r.summed, r.summed_source, begin), r.summed_source.back(), n);
       begin += n;
     }
     return total;
@@ -202,22 +203,21 @@ void fill(const Tensor& target, Scalar value) {
 
 void add(const Tensor& a, const Tensor& b, const Tensor& target) {
   visit_dtype(target.dtype(), [&]<class T>() {
-    for_each_block<3>(
-        target.shape(), {target, a, b}, [](std::int64_t count, const auto& blocks) {
-          T* out = reinterpret_cast<T*>(blocks[0].data);
-          const T* x = reinterpret_cast<const T*>(blocks[1].data);
-          const T* y = reinterpret_cast<const T*>(blocks[2].data);
-          const std::int64_t so = blocks[0].stride;
-          const std::int64_t sx = blocks[1].stride;
-          const std::int64_t sy = blocks[2].stride;
-          if (so == 1 && sx == 1 && sy == 1) {
-            for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(x[i] + y[i]);
-          } else {
-            for (std::int64_t i = 0; i < count; ++i) {
-              out[i * so] = static_cast<T>(x[i * sx] + y[i * sy]);
-            }
-          }
-        });
+    for_each_block<3>(target.shape(), {target, a, b}, [](std::int64_t count, const auto& blocks) {
+      T* out = reinterpret_cast<T*>(blocks[0].data);
+      const T* x = reinterpret_cast<const T*>(blocks[1].data);
+      const T* y = reinterpret_cast<const T*>(blocks[2].data);
+      const std::int64_t so = blocks[0].stride;
+      const std::int64_t sx = blocks[1].stride;
+      const std::int64_t sy = blocks[2].stride;
+      if (so == 1 && sx == 1 && sy == 1) {
+        for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(x[i] + y[i]);
+      } else {
+        for (std::int64_t i = 0; i < count; ++i) {
+          out[i * so] = static_cast<T>(x[i * sx] + y[i * sy]);
+        }
+      }
+    });
   });
 }
 

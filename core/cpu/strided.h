@@ -20,8 +20,8 @@ inline constexpr std::int64_t kElementwiseGrain = 1 << 15;
 
 /// Where the current block of one operand lies.
 struct BlockOperand {
-  std::byte* data;       // first element of the block
-  std::int64_t stride;   // between neighbours, in elements
+  std::byte* data;      // first element of the block
+  std::int64_t stride;  // between neighbours, in elements
 };
 
 namespace detail {
@@ -29,8 +29,8 @@ namespace detail {
 /// The operands' common iteration space after neighbouring dimensions that step alike were joined.
 template <std::size_t kOperands>
 struct LoopNest {
-  Shape shape;                              // outermost first; at least one dimension
-  std::array<Strides, kOperands> strides;   // in elements
+  Shape shape;                             // outermost first; at least one dimension
+  std::array<Strides, kOperands> strides;  // in elements
   std::array<std::byte*, kOperands> base;
   std::array<std::size_t, kOperands> item;  // bytes an element
 
