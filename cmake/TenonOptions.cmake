@@ -1,20 +1,32 @@
-# Compiler flags shared by the library, the tests and the examples.
+# What the library, the tests and the examples are compiled with.
+
+# Warnings are errors with the compilers that this version was checked with; a newer compiler's new
+# warning shall not stop a user.
+set(checked_compiler OFF)
+if((CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION MATCHES "^12\\.")
+   OR (CMAKE_CXX_COMPILER_ID STREQUAL Clang AND CMAKE_CXX_COMPILER_VERSION MATCHES "^14\\."))
+  set(checked_compiler ${PROJECT_IS_TOP_LEVEL})
+endif()
+option(TENON_WERROR "Treat compiler warnings as errors" ${checked_compiler})
+
+if(TENON_CUDA STREQUAL AUTO)
+  message(STATUS "Tenon: built for the CPU (this version has no CUDA backend)")
+elseif(TENON_CUDA)
+  message(FATAL_ERROR "TENON_CUDA=${TENON_CUDA}: the CUDA backend is not part of this version of "
+                      "Tenon. Configure with -DTENON_CUDA=AUTO or OFF.")
+endif()
 
 function(tenon_compile_options target)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Werror)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
+  target_compile_options(${target} PRIVATE -Wall -Wextra $<$<BOOL:${TENON_WERROR}>:-Werror>)
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
     # GCC 12 warns of uninitialised variables inside its own AVX-512 headers (GCC bug 105593).
     target_compile_options(${target} PRIVATE -Wno-maybe-uninitialized)
   endif()
-  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
-  if(TENON_NATIVE)
-    target_compile_options(${target} PRIVATE -march=native)
-  endif()
   if(TENON_SANITIZE)
-    target_compile_options(${target} PRIVATE -fsanitize=${TENON_SANITIZE} -fno-omit-frame-pointer -g1)
+    # Optimised a little, with assertions (Eigen's too) and line numbers in the reports.
+    target_compile_options(${target} PRIVATE -fsanitize=${TENON_SANITIZE} -fno-sanitize-recover=all
+                                             -fno-omit-frame-pointer -O1 -g1 -UNDEBUG)
     target_link_options(${target} PUBLIC -fsanitize=${TENON_SANITIZE})
-    if(TENON_SANITIZE MATCHES undefined)
-      target_compile_options(${target} PRIVATE -fno-sanitize-recover=undefined)
-    endif()
   endif()
 endfunction()
