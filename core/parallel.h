@@ -18,7 +18,8 @@ namespace detail {
 class RangeFunction {
  public:
   template <class F>
-  RangeFunction(F& function)  // NOLINT(implicit)
+  requires(!std::is_same_v<std::remove_const_t<F>, RangeFunction>)
+      RangeFunction(F& function)  // NOLINT(implicit)
       : object_(&function), call_([](void* object, std::int64_t begin, std::int64_t end) {
           (*static_cast<F*>(object))(begin, end);
         }) {}
