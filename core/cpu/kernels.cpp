@@ -1,7 +1,6 @@
 #include "tenon/core/cpu/kernels.h"
 
 #include <Eigen/Core>
-#include <cstring>
 
 #include "tenon/core/cpu/strided.h"
 
@@ -33,11 +32,13 @@ void copy_typed(const Tensor& source, const Tensor& target) {
     const From* in = reinterpret_cast<const From*>(blocks[1].data);
     const std::int64_t to_stride = blocks[0].stride;
     const std::int64_t from_stride = blocks[1].stride;
-    if constexpr (std::is_same_v<From, To>) {
-      if (to_stride == 1 && from_stride == 1) {
-        std::memcpy(out, in, static_cast<std::size_t>(count) * sizeof(To));
-        return;
-      }
+    if (to_stride == 1 && from_stride == 0) {
+      std::fill_n(out, count, convert<To>(*in));
+      return;
+    }
+    if (to_stride == 1 && from_stride == 1) {  // strides known, so that it vectorises
+      for (std::int64_t i = 0; i < count; ++i) out[i] = convert<To>(in[i]);
+      return;
     }
     for (std::int64_t i = 0; i < count; ++i) {
       out[i * to_stride] = convert<To>(in[i * from_stride]);
