@@ -1,0 +1,26 @@
+// Two numbers for the two dimensions of an image.
+#pragma once
+
+#include <cstdint>
+#include <ostream>
+
+namespace tenon {
+
+/// Height and width, or what belongs to each: a kernel size, a stride. One number stands for both,
+/// so that `{.stride = 2}` and `{.stride = {2, 1}}` both read well.
+struct Pair {
+  std::int64_t h;
+  std::int64_t w;
+
+  constexpr Pair(std::int64_t both) : h(both), w(both) {}  // NOLINT(implicit): on purpose
+  constexpr Pair(std::int64_t height, std::int64_t width) : h(height), w(width) {}
+
+  constexpr bool operator==(const Pair&) const = default;
+};
+
+/// "(2, 1)"
+inline std::ostream& operator<<(std::ostream& out, const Pair& pair) {
+  return out << '(' << pair.h << ", " << pair.w << ')';
+}
+
+}  // namespace tenon
