@@ -133,30 +133,30 @@ template std::vector<double> Tensor::to_vector<double>() const;
 
 // ---- in place -----------------------------------------------------------------------------------
 
-namespace {
-
-/// Refuses to change in place what autograd would then differentiate wrongly.
-void begin_in_place(const Tensor& tensor, const char* op) {
+void detail::begin_in_place(const Tensor& tensor, const char* op) {
   TENON_CHECK(!tensor.is_traced(), op, ": a tensor being traced cannot be changed in place");
   TENON_CHECK(!(grad_enabled() && tensor.requires_grad()), op,
               ": the tensor's gradient is being recorded, which a change in place would make "
               "wrong; use the op that returns a new tensor, or a NoGradGuard");
+  for (std::size_t d = 0; d < tensor.dim(); ++d) {
+    TENON_CHECK(tensor.strides()[d] != 0 || tensor.shape()[d] <= 1, op, ": dimension ", d, " of ",
+                tensor.shape(), " is expanded, several elements share one place in memory; "
+                "clone() the tensor first");
+  }
   tensor.body()->storage->bump_version();
 }
-
-}  // namespace
 
 const Tensor& Tensor::copy_(const Tensor& source) const {
   TENON_CHECK(!source.is_traced(), "copy_: the source is being traced and has no values");
   TENON_CHECK(broadcast_shapes(shape(), source.shape(), "copy_") == shape(), "copy_: the source ",
               source.shape(), " does not broadcast to ", shape());
-  begin_in_place(*this, "copy_");
+  detail::begin_in_place(*this, "copy_");
   cpu::copy(source, *this);
   return *this;
 }
 
 const Tensor& Tensor::fill_(Scalar value) const {
-  begin_in_place(*this, "fill_");
+  detail::begin_in_place(*this, "fill_");
   cpu::fill(*this, value);
   return *this;
 }

@@ -71,5 +71,10 @@ Tensor make_empty(const TensorSpec& spec);
 /// A shape-only tensor standing for `value`.
 Tensor make_traced(const TensorSpec& spec, std::shared_ptr<const TracedValue> value);
 
+/// To be called by every method that changes `tensor` in place before it does: throws `Error`
+/// naming `op` where the change would make a gradient wrong, or where elements share memory
+/// (expanded dimensions), and bumps the version.
+void begin_in_place(const Tensor& tensor, const char* op);
+
 }  // namespace detail
 }  // namespace tenon
