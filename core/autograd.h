@@ -32,7 +32,8 @@ class NoGradGuard : public GradModeGuard {
 /// How `backward` and `grad` treat the history.
 struct BackwardOptions {
   bool retain_graph = false;  ///< keep the saved tensors for another backward
-  bool create_graph = false;  ///< record the backward itself, for second derivatives
+  /// record the backward itself, for second derivatives; implies `retain_graph`
+  bool create_graph = false;
 };
 
 /// Adds the gradients of Σ outputs·grad_outputs to `grad()` of every leaf that requires one.

@@ -31,38 +31,40 @@ void add_gradient(Tensor& sum, Tensor gradient) {
   }
 }
 
-Tensor run_hooks(const std::vector<GradientHook>& hooks, Tensor gradient) {
+/// Runs over a copy: a hook may add or remove hooks.
+Tensor run_hooks(std::vector<GradientHook> hooks, Tensor gradient) {
   for (const GradientHook& hook : hooks) {
     Tensor replacement = hook.function(gradient);
     if (!replacement.defined()) continue;
-    TENON_CHECK(replacement.shape() == gradient.shape(), "backward: a gradient hook returned ",
+    TENON_CHECK(replacement.spec() == gradient.spec(), "backward: a gradient hook returned ",
                 replacement.spec(), " for a gradient of ", gradient.spec());
     gradient = std::move(replacement);
   }
   return gradient;
 }
 
-/// Adds `gradient` to the leaf's `grad()`.
-void accumulate_into_leaf(const Tensor& leaf, Tensor gradient) {
-  detail::AutogradState& state = leaf.body()->autograd_state();
-  gradient = run_hooks(state.hooks, std::move(gradient));
-  if (state.grad.defined() && !grad_mode && !state.grad.requires_grad()) {
+/// Adds `gradient` to what `grad()` of a tensor gives.
+void accumulate_into(Tensor& grad, Tensor gradient) {
+  if (grad.defined() && !grad_mode && !grad.requires_grad() && grad.is_contiguous()) {
     // The same tensor as before, so that handles to it see the sum.
-    state.grad.body()->storage->bump_version();
-    cpu::add(state.grad, gradient, state.grad);
-  } else if (state.grad.defined()) {
-    state.grad = accumulate(state.grad, gradient);
-  } else if (grad_mode || (is_sole_owner(gradient) && gradient.is_contiguous())) {
-    state.grad = std::move(gradient);
+    grad.body()->storage->bump_version();
+    cpu::add(grad, gradient, grad);
+  } else if (grad.defined()) {
+    grad = accumulate(grad, gradient);
+  } else if (gradient.requires_grad() || (is_sole_owner(gradient) && gradient.is_contiguous())) {
+    grad = std::move(gradient);
   } else {
-    state.grad = gradient.clone();  // two leaves must not share the elements of their gradients
+    grad = gradient.clone();  // later sums are made in place, which nobody else may see
   }
 }
 
 /// One run of the engine.
 class Engine {
  public:
-  explicit Engine(BackwardOptions options) : options_(options) {}
+  explicit Engine(BackwardOptions options) : options_(options) {
+    // The recorded backward reads the same saved tensors.
+    options_.retain_graph = options_.retain_graph || options_.create_graph;
+  }
 
   void add_root(const Tensor& output, Tensor gradient) {
     TENON_CHECK(output.requires_grad(),
@@ -175,16 +177,19 @@ class Engine {
     for (std::size_t i = 0; i < gradients.size(); ++i) {
       if (!gradients[i].defined()) continue;
       Node::Output& output = node.outputs()[i];
-      gradients[i] = run_hooks(output.hooks, std::move(gradients[i]));
-      if (const auto body = output.retained.lock()) {
-        add_gradient(body->autograd_state().grad, gradients[i]);
-      }
+      const auto& hooks =
+          node.is_accumulator() ? detail::gradient_hooks(node.leaf()) : output.hooks;
+      gradients[i] = run_hooks(hooks, std::move(gradients[i]));
+      const auto retained = output.retained.lock();
+      if (retained && !capturing_) accumulate_into(retained->autograd_state().grad, gradients[i]);
     }
     if (const auto captures = captured_.find(&node); captures != captured_.end()) {
       for (const Capture& c : captures->second) captures_[c.index] = gradients[c.output];
     }
     if (node.is_accumulator()) {
-      if (!capturing_) accumulate_into_leaf(node.leaf(), std::move(gradients[0]));
+      if (!capturing_) {
+        accumulate_into(node.leaf().body()->autograd_state().grad, std::move(gradients[0]));
+      }
       return;
     }
     const bool leads_on = std::any_of(node.edges().begin(), node.edges().end(),
@@ -319,12 +324,10 @@ void Tensor::remove_hook(std::size_t id) const {
   TENON_CHECK(removed == 1, "remove_hook: no hook ", id, " on this tensor");
 }
 
-void Tensor::backward(const Tensor& gradient, std::optional<bool> retain_graph,
-                      bool create_graph) const {
+void Tensor::backward(const Tensor& gradient, bool retain_graph, bool create_graph) const {
   const Tensor gradients[] = {gradient};
-  tenon::backward(
-      {this, 1}, gradients,
-      {.retain_graph = retain_graph.value_or(create_graph), .create_graph = create_graph});
+  tenon::backward({this, 1}, gradients,
+                  {.retain_graph = retain_graph, .create_graph = create_graph});
 }
 
 }  // namespace tenon

@@ -5,7 +5,6 @@
 #include <functional>
 #include <iosfwd>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -156,8 +155,9 @@ class Tensor {
   void remove_hook(std::size_t id) const;
   /// Computes the gradients of this tensor with respect to the leaves and adds them to their
   /// `grad()`. `gradient` may be left out for a tensor of one element. The history is freed on the
-  /// way unless `retain_graph`; with `create_graph` the gradients have a history of their own.
-  void backward(const Tensor& gradient = {}, std::optional<bool> retain_graph = std::nullopt,
+  /// way unless `retain_graph`; with `create_graph`, which implies it, the gradients
+  /// have a history of their own.
+  void backward(const Tensor& gradient = {}, bool retain_graph = false,
                 bool create_graph = false) const;
 
   /// The shared state; for core itself.
