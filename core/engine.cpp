@@ -5,8 +5,8 @@
 #include <unordered_set>
 
 #include "tenon/core/autograd.h"
-#include "tenon/core/cpu/kernels.h"
 #include "tenon/core/factories.h"
+#include "tenon/core/kernels.h"
 #include "tenon/core/node.h"
 #include "tenon/core/structural.h"
 
@@ -25,7 +25,7 @@ void add_gradient(Tensor& sum, Tensor gradient) {
   if (!sum.defined()) {
     sum = std::move(gradient);
   } else if (!grad_mode && is_sole_owner(sum) && sum.is_contiguous()) {
-    cpu::add(sum, gradient, sum);
+    kernels::add(sum, gradient, sum);
   } else {
     sum = accumulate(sum, gradient);
   }
@@ -48,7 +48,7 @@ void accumulate_into(Tensor& grad, Tensor gradient) {
   if (grad.defined() && !grad_mode && !grad.requires_grad() && grad.is_contiguous()) {
     // The same tensor as before, so that handles to it see the sum.
     grad.body()->storage->bump_version();
-    cpu::add(grad, gradient, grad);
+    kernels::add(grad, gradient, grad);
   } else if (grad.defined()) {
     grad = accumulate(grad, gradient);
   } else if (gradient.requires_grad() || (is_sole_owner(gradient) && gradient.is_contiguous())) {

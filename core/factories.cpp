@@ -4,7 +4,7 @@
 #include <cstring>
 #include <numeric>
 
-#include "tenon/core/cpu/kernels.h"
+#include "tenon/core/kernels.h"
 #include "tenon/core/tensor_body.h"
 
 namespace tenon {
@@ -19,7 +19,7 @@ Tensor finish(Tensor tensor, const TensorOptions& options) {
 template <class T>
 Tensor from_values(const std::vector<T>& values, const Shape& shape, const TensorOptions& options) {
   Tensor result = detail::make_empty({shape, options.dtype, options.device});
-  cpu::copy(tensor(values, shape), result);
+  kernels::copy(tensor(values, shape), result);
   return finish(std::move(result), options);
 }
 
@@ -35,7 +35,7 @@ Tensor empty(const Shape& shape, const TensorOptions& options) {
 
 Tensor full(const Shape& shape, Scalar value, const TensorOptions& options) {
   Tensor result = detail::make_empty({shape, options.dtype, options.device});
-  cpu::fill(result, value);
+  kernels::fill(result, value);
   return finish(std::move(result), options);
 }
 
@@ -45,8 +45,8 @@ Tensor ones(const Shape& shape, const TensorOptions& options) { return full(shap
 
 Tensor eye(std::int64_t n, const TensorOptions& options) {
   Tensor result = detail::make_empty({{n, n}, options.dtype, options.device});
-  cpu::fill(result, 0);
-  cpu::fill(detail::make_view(result, {n}, {n + 1}, 0), 1);
+  kernels::fill(result, 0);
+  kernels::fill(detail::make_view(result, {n}, {n + 1}, 0), 1);
   return finish(std::move(result), options);
 }
 

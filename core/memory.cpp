@@ -1,64 +1,57 @@
 #include "tenon/core/memory.h"
 
-#include <algorithm>
 #include <cstdlib>
 
-#include "tenon/core/error.h"
+#ifdef TENON_WITH_CUDA
+#include "tenon/core/cuda/runtime.h"
+#endif
+#include "tenon/core/dispatch.h"
+#include "tenon/core/memory_counters.h"
 
 namespace tenon {
+namespace cpu {
 namespace {
 
-/// The CPU allocator's counters.
-struct Counters {
-  std::atomic<std::int64_t> in_use{0};
-  std::atomic<std::int64_t> peak{0};
-  std::atomic<std::int64_t> allocations{0};
-
-  void add(std::int64_t bytes) {
-    const std::int64_t now = in_use.fetch_add(bytes) + bytes;
-    allocations.fetch_add(1);
-    std::int64_t seen = peak.load();
-    while (seen < now && !peak.compare_exchange_weak(seen, now)) {
-    }
-  }
-};
-
-Counters& counters() {
-  static Counters instance;
+/// Of the CPU's allocator.
+detail::MemoryCounters& counters() {
+  static detail::MemoryCounters instance;
   return instance;
-}
-
-void require_cpu(Device device, const char* what) {
-  TENON_CHECK(device.is_cpu(), what, ": this build of Tenon has no memory on ", device);
 }
 
 }  // namespace
 
-MemoryStats memory_stats(Device device) {
-  require_cpu(device, "memory_stats");
-  const Counters& c = counters();
-  return {c.in_use.load(), c.peak.load(), c.allocations.load()};
-}
-
-void reset_peak_memory(Device device) {
-  require_cpu(device, "reset_peak_memory");
-  Counters& c = counters();
-  c.peak.store(c.in_use.load());
-}
-
-std::shared_ptr<Storage> Storage::allocate(std::size_t bytes, Device device) {
-  require_cpu(device, "allocate");
+void* allocate(std::size_t bytes, Device) {
   // aligned_alloc wants a multiple of the alignment; at least one line, so that data() is never
   // null and vector code may read a whole register at the last element.
   const std::size_t lines = bytes / kAlignment + 1;
   void* data = lines > (SIZE_MAX / kAlignment) ? nullptr
                                                : std::aligned_alloc(kAlignment, lines * kAlignment);
-  TENON_CHECK(data != nullptr, "allocate: no memory for ", bytes, " bytes on ", device, " (",
-              counters().in_use.load(), " bytes in use)");
-  std::shared_ptr<Storage> storage(
-      new Storage(static_cast<std::byte*>(data), bytes, device, nullptr));
-  storage->owned_ = true;
+  TENON_CHECK(data != nullptr, "allocate: no memory for ", bytes, " bytes on cpu (",
+              counters().stats().in_use, " bytes in use)");
   counters().add(static_cast<std::int64_t>(bytes));
+  return data;
+}
+
+void deallocate(void* data, std::size_t bytes, Device) {
+  counters().remove(static_cast<std::int64_t>(bytes));
+  std::free(data);
+}
+
+MemoryStats memory_stats(Device) { return counters().stats(); }
+
+void reset_peak_memory(Device) { counters().reset_peak(); }
+
+}  // namespace cpu
+
+MemoryStats memory_stats(Device device) { return TENON_DISPATCH(device, memory_stats(device)); }
+
+void reset_peak_memory(Device device) { TENON_DISPATCH(device, reset_peak_memory(device)); }
+
+std::shared_ptr<Storage> Storage::allocate(std::size_t bytes, Device device) {
+  void* data = TENON_DISPATCH(device, allocate(bytes, device));
+  auto storage =
+      std::shared_ptr<Storage>(new Storage(static_cast<std::byte*>(data), bytes, device, nullptr));
+  storage->owned_ = true;
   return storage;
 }
 
@@ -70,8 +63,7 @@ std::shared_ptr<Storage> Storage::adopt(void* data, std::size_t bytes, Device de
 
 Storage::~Storage() {
   if (owned_) {
-    counters().in_use.fetch_sub(static_cast<std::int64_t>(bytes_));
-    std::free(data_);
+    TENON_DISPATCH(device_, deallocate(data_, bytes_, device_));
   } else if (deleter_) {
     deleter_(data_);
   }

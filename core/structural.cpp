@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <optional>
 
-#include "tenon/core/cpu/kernels.h"
+#include "tenon/core/kernels.h"
 #include "tenon/core/tensor_body.h"
 
 namespace tenon {
@@ -190,8 +190,8 @@ std::vector<Tensor> EmbedOp::forward(std::span<const Tensor> inputs,
   const Tensor& x = only(inputs);
   const std::size_t dim = normalize_dim(dim_, shape_.size(), "embed");
   Tensor result = detail::make_empty(outputs[0]);
-  cpu::fill(result, 0);
-  cpu::copy(x, slice_view(result, dim, start_, x.shape()[dim], step_));
+  kernels::fill(result, 0);
+  kernels::copy(x, slice_view(result, dim, start_, x.shape()[dim], step_));
   return {result};
 }
 
@@ -254,7 +254,7 @@ std::vector<Tensor> SumToOp::forward(std::span<const Tensor> inputs,
                                      std::span<const TensorSpec> outputs) const {
   if (only(inputs).shape() == shape_) return {only(inputs)};
   Tensor result = detail::make_empty(outputs[0]);
-  cpu::sum_to(only(inputs), result);
+  kernels::sum_to(only(inputs), result);
   return {result};
 }
 
@@ -280,7 +280,7 @@ std::vector<TensorSpec> CopyOp::infer(std::span<const TensorSpec> inputs) const 
 std::vector<Tensor> CopyOp::forward(std::span<const Tensor> inputs,
                                     std::span<const TensorSpec> outputs) const {
   Tensor result = detail::make_empty(outputs[0]);
-  cpu::copy(only(inputs), result);
+  kernels::copy(only(inputs), result);
   return {result};
 }
 
@@ -308,7 +308,7 @@ std::vector<TensorSpec> AccumulateOp::infer(std::span<const TensorSpec> inputs) 
 std::vector<Tensor> AccumulateOp::forward(std::span<const Tensor> inputs,
                                           std::span<const TensorSpec> outputs) const {
   Tensor result = detail::make_empty(outputs[0]);
-  cpu::add(inputs[0], inputs[1], result);
+  kernels::add(inputs[0], inputs[1], result);
   return {result};
 }
 

@@ -4,8 +4,8 @@
 #include <ostream>
 
 #include "tenon/core/autograd.h"
-#include "tenon/core/cpu/kernels.h"
 #include "tenon/core/half.h"
+#include "tenon/core/kernels.h"
 #include "tenon/core/tensor_body.h"
 
 namespace tenon {
@@ -106,7 +106,9 @@ void* Tensor::checked_data(DType expected) const {
 
 Scalar Tensor::item_scalar() const {
   TENON_CHECK(numel() == 1, "item: the tensor must have one element, it is ", spec());
-  const void* element = raw_data();
+  const Tensor host = device().is_cpu() ? *this : detail::make_empty({{}, dtype(), Device::cpu()});
+  if (!device().is_cpu()) kernels::copy(detail::make_view(*this, {}, {}, body_->offset), host);
+  const void* element = host.raw_data();
   return visit_dtype(dtype(), [&]<class T>() -> Scalar {
     const T value = *static_cast<const T*>(element);
     if constexpr (std::is_arithmetic_v<T>) {
@@ -120,7 +122,7 @@ Scalar Tensor::item_scalar() const {
 template <class T>
 std::vector<T> Tensor::to_vector() const {
   const Tensor host = detail::make_empty({shape(), dtype_of<T>, Device::cpu()});
-  cpu::copy(*this, host);
+  kernels::copy(*this, host);
   const T* first = host.data<T>();
   return std::vector<T>(first, first + host.numel());
 }
@@ -140,7 +142,8 @@ void detail::begin_in_place(const Tensor& tensor, const char* op) {
               "wrong; use the op that returns a new tensor, or a NoGradGuard");
   for (std::size_t d = 0; d < tensor.dim(); ++d) {
     TENON_CHECK(tensor.strides()[d] != 0 || tensor.shape()[d] <= 1, op, ": dimension ", d, " of ",
-                tensor.shape(), " is expanded, several elements share one place in memory; "
+                tensor.shape(),
+                " is expanded, several elements share one place in memory; "
                 "clone() the tensor first");
   }
   tensor.body()->storage->bump_version();
@@ -151,13 +154,13 @@ const Tensor& Tensor::copy_(const Tensor& source) const {
   TENON_CHECK(broadcast_shapes(shape(), source.shape(), "copy_") == shape(), "copy_: the source ",
               source.shape(), " does not broadcast to ", shape());
   detail::begin_in_place(*this, "copy_");
-  cpu::copy(source, *this);
+  kernels::copy(source, *this);
   return *this;
 }
 
 const Tensor& Tensor::fill_(Scalar value) const {
   detail::begin_in_place(*this, "fill_");
-  cpu::fill(*this, value);
+  kernels::fill(*this, value);
   return *this;
 }
 

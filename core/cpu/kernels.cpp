@@ -63,38 +63,6 @@ compute_type<T> sum_run(const T* data, std::int64_t stride, std::int64_t count) 
   return total;
 }
 
-/// The source's dimensions sorted into those that `target` keeps and those that are summed away,
-/// with strides of both.
-struct Reduction {
-  Shape kept;
-  Strides kept_source;
-  Shape summed;
-  Strides summed_source;
-
-  Reduction(const Tensor& source, const Shape& target) {
-    const std::size_t lead = source.dim() - target.size();
-    for (std::size_t d = 0; d < source.dim(); ++d) {
-      const std::int64_t size = source.shape()[d];
-      const bool keep = d >= lead && target[d - lead] == size;
-      if (size == 1) continue;
-      append(keep ? kept : summed, keep ? kept_source : summed_source, size, source.strides()[d]);
-    }
-    if (kept.empty()) append(kept, kept_source, 1, 0);
-    if (summed.empty()) append(summed, summed_source, 1, 0);
-  }
-
-  /// Adds a dimension, joined with the one before where both step alike.
-  static void append(Shape& shape, Strides& strides, std::int64_t size, std::int64_t stride) {
-    if (!shape.empty() && strides.back() == stride * size) {
-      shape.back() *= size;
-      strides.back() = stride;
-    } else {
-      shape.push_back(size);
-      strides.push_back(stride);
-    }
-  }
-};
-
 /// Offset in elements of row-major position `position` of `shape`.
 std::int64_t offset_at(const Shape& shape, const Strides& strides, std::int64_t position) {
   std::int64_t offset = 0;
@@ -108,7 +76,7 @@ std::int64_t offset_at(const Shape& shape, const Strides& strides, std::int64_t 
 /// Sums where neighbouring results are neighbours in memory: whole rows are added to a block of
 /// results at a time.
 template <class T>
-void sum_rows(const T* in, const Reduction& r, std::int64_t rows, T* out) {
+void sum_rows(const T* in, const tenon::detail::ReductionNest& r, std::int64_t rows, T* out) {
   using C = compute_type<T>;
   using Array = Eigen::Array<C, Eigen::Dynamic, 1>;
   const std::int64_t columns = r.kept.back();
@@ -146,7 +114,7 @@ void sum_rows(const T* in, const Reduction& r, std::int64_t rows, T* out) {
 /// Sums where the elements of one result lie along the innermost summed dimension. A result of
 /// many elements is cut into chunks for the threads; the cut depends on the shapes alone.
 template <class T>
-void sum_runs(const T* in, const Reduction& r, T* out) {
+void sum_runs(const T* in, const tenon::detail::ReductionNest& r, T* out) {
   using C = compute_type<T>;
   const std::int64_t results = r.kept.numel();
   const std::int64_t elements = r.summed.numel();
@@ -227,7 +195,7 @@ void sum_to(const Tensor& source, const Tensor& target) {
     fill(target, 0);
     return;
   }
-  const Reduction reduction(source, target.shape());
+  const tenon::detail::ReductionNest reduction(source, target.shape());
   visit_dtype(source.dtype(), [&]<class T>() {
     const T* in = static_cast<const T*>(source.raw_data());
     T* out = static_cast<T*>(target.raw_data());

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "tenon/core/half.h"
+#include "tenon/core/loop_nest.h"
 #include "tenon/core/parallel.h"
 #include "tenon/core/tensor.h"
 
@@ -24,58 +25,6 @@ struct BlockOperand {
   std::int64_t stride;  // between neighbours, in elements
 };
 
-namespace detail {
-
-/// The operands' common iteration space after neighbouring dimensions that step alike were joined.
-template <std::size_t kOperands>
-struct LoopNest {
-  Shape shape;                             // outermost first; at least one dimension
-  std::array<Strides, kOperands> strides;  // in elements
-  std::array<std::byte*, kOperands> base;
-  std::array<std::size_t, kOperands> item;  // bytes an element
-
-  explicit LoopNest(const Shape& common, std::span<const Tensor, kOperands> operands) {
-    for (std::size_t k = 0; k < kOperands; ++k) {
-      base[k] = static_cast<std::byte*>(operands[k].raw_data());
-      item[k] = item_size(operands[k].dtype());
-    }
-    for (std::size_t d = 0; d < common.size(); ++d) {
-      if (common[d] == 1) continue;
-      std::array<std::int64_t, kOperands> step;
-      bool joins = !shape.empty();
-      for (std::size_t k = 0; k < kOperands; ++k) {
-        step[k] = stride_of(operands[k], common, d);
-        joins = joins && strides[k].back() == step[k] * common[d];
-      }
-      if (joins) {
-        shape.back() *= common[d];
-      } else {
-        shape.push_back(common[d]);
-      }
-      for (std::size_t k = 0; k < kOperands; ++k) {
-        if (joins) {
-          strides[k].back() = step[k];
-        } else {
-          strides[k].push_back(step[k]);
-        }
-      }
-    }
-    if (shape.empty()) {
-      shape.push_back(1);
-      for (Strides& s : strides) s.push_back(0);
-    }
-  }
-
-  /// Stride of `operand` along dimension `d` of the common shape: 0 where it broadcasts.
-  static std::int64_t stride_of(const Tensor& operand, const Shape& common, std::size_t d) {
-    const std::size_t lead = common.size() - operand.dim();
-    if (d < lead || operand.shape()[d - lead] == 1) return 0;
-    return operand.strides()[d - lead];
-  }
-};
-
-}  // namespace detail
-
 /// Walks `operands`, each of which must broadcast to `common`, and calls `body(count, blocks)` with
 /// count <= kBlock for runs of elements that cover the common shape once; within a run every
 /// operand advances by a constant stride. Runs of different chunks are given to different threads.
@@ -84,7 +33,7 @@ void for_each_block(const Shape& common, const std::array<Tensor, kOperands>& op
                     Body&& body) {
   const std::int64_t total = common.numel();
   if (total == 0) return;
-  const detail::LoopNest<kOperands> nest(common, operands);
+  const tenon::detail::LoopNest<kOperands> nest(common, operands);
   const std::int64_t inner = nest.shape.back();
   parallel_for(0, total, kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t position = begin; position < end;) {
