@@ -1,0 +1,42 @@
+// Functions of Eigen arrays that are right over the whole range of the type, where Eigen's own
+// packet versions clamp.
+#pragma once
+
+#include <Eigen/Core>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+namespace tenon::ops::cpu {
+
+/// e^x. Eigen's packet version clamps its argument, so that e^100 would be finite in float and
+/// e^-∞ would not be 0; the square of e^(x/2) reaches both ends of the range.
+template <class X>
+auto exponential(const X& x) {
+  using C = typename X::Scalar;
+  return (x * C(0.5)).exp().square();
+}
+
+/// 1 / (1 + e^-x)
+template <class X>
+auto logistic(const X& x) {
+  using C = typename X::Scalar;
+  return (C(1) + (x * C(-0.5)).exp().square()).inverse();
+}
+
+/// y = ln x. Eigen's packet version takes denormal numbers for the smallest normal one; they are
+/// scaled up first.
+template <class X, class Y>
+void logarithm(const X& x, Y& y) {
+  using C = typename X::Scalar;
+  constexpr C kSmallest = std::numeric_limits<C>::min();
+  constexpr C kScale = C(16777216);
+  if ((x < kSmallest && x > C(0)).any()) {
+    y = (x * kScale).log() - std::log(kScale);
+    y = (x < kSmallest).select(y, x.log());
+  } else {
+    y = x.log();
+  }
+}
+
+}  // namespace tenon::ops::cpu

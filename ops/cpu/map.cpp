@@ -1,0 +1,51 @@
+#include "tenon/ops/cpu/map.h"
+
+#include "tenon/core/cpu/strided.h"
+
+namespace tenon::ops::cpu {
+namespace {
+
+using tenon::cpu::kBlock;
+
+/// The type in which elements of type `T` are computed.
+template <class T>
+using map_type = std::conditional_t<std::is_integral_v<T>, std::int64_t, compute_type<T>>;
+
+template <class T, class Result, std::size_t kInputs>
+void map_typed(const std::array<Tensor, kInputs>& inputs, const Tensor& out,
+               const BlockFunction<kInputs>& function) {
+  using C = map_type<T>;
+  std::array<Tensor, kInputs + 1> operands;
+  operands[0] = out;
+  for (std::size_t k = 0; k < kInputs; ++k) operands[k + 1] = inputs[k];
+  tenon::cpu::for_each_block<kInputs + 1>(
+      out.shape(), operands, [&](std::int64_t count, const auto& blocks) {
+        alignas(64) C buffers[kInputs + 1][kBlock];
+        std::array<const C*, kInputs> values;
+        for (std::size_t k = 0; k < kInputs; ++k) {
+          values[k] = tenon::cpu::load_block<T, C>(blocks[k + 1], count, buffers[k + 1]);
+        }
+        C* results = tenon::cpu::result_block<C, Result>(blocks[0], buffers[0]);
+        function.run(count, values, results);
+        tenon::cpu::store_block<C, Result>(blocks[0], count, results);
+      });
+}
+
+}  // namespace
+
+template <std::size_t kInputs>
+void map(const std::array<Tensor, kInputs>& inputs, const Tensor& out,
+         const BlockFunction<kInputs>& function) {
+  visit_dtype(inputs[0].dtype(), [&]<class T>() {
+    if (out.dtype() == dtype_of<T>) {
+      map_typed<T, T>(inputs, out, function);
+    } else {
+      map_typed<T, bool>(inputs, out, function);
+    }
+  });
+}
+
+template void map<1>(const std::array<Tensor, 1>&, const Tensor&, const BlockFunction<1>&);
+template void map<2>(const std::array<Tensor, 2>&, const Tensor&, const BlockFunction<2>&);
+
+}  // namespace tenon::ops::cpu

@@ -1,0 +1,46 @@
+#include "tenon/ops/cpu/unary.h"
+
+#include "tenon/ops/cpu/array_math.h"
+#include "tenon/ops/cpu/map.h"
+
+namespace tenon::ops::cpu {
+
+void unary(UnaryKind kind, const Tensor& x, const Tensor& y) {
+  switch (kind) {
+    case UnaryKind::Neg:
+      return map_all<1>({x}, y, [](const auto& a, auto& out) { out = -a; });
+    case UnaryKind::Abs:
+      return map_all<1>({x}, y, [](const auto& a, auto& out) { out = a.abs(); });
+    case UnaryKind::Sign:
+      return map_all<1>({x}, y, [](const auto& a, auto& out) {
+        using C = element_type<decltype(a)>;
+        out = a.unaryExpr([](C v) { return v > C(0) ? C(1) : v < C(0) ? C(-1) : v; });
+      });
+    case UnaryKind::Square:
+      return map_all<1>({x}, y, [](const auto& a, auto& out) { out = a.square(); });
+    case UnaryKind::Floor:
+      return map_all<1>({x}, y, [](const auto& a, auto& out) {
+        if constexpr (std::is_integral_v<element_type<decltype(a)>>) {
+          out = a;
+        } else {
+          out = a.floor();
+        }
+      });
+    case UnaryKind::Exp:
+      return map_floating<1>({x}, y, [](const auto& a, auto& out) { out = exponential(a); });
+    case UnaryKind::Log:
+      return map_floating<1>({x}, y, [](const auto& a, auto& out) { logarithm(a, out); });
+    case UnaryKind::Sqrt:
+      return map_floating<1>({x}, y, [](const auto& a, auto& out) { out = a.sqrt(); });
+    case UnaryKind::Rsqrt:
+      return map_floating<1>({x}, y, [](const auto& a, auto& out) { out = a.sqrt().inverse(); });
+    case UnaryKind::Reciprocal:
+      return map_floating<1>({x}, y, [](const auto& a, auto& out) { out = a.inverse(); });
+    case UnaryKind::Sin:
+      return map_floating<1>({x}, y, [](const auto& a, auto& out) { out = a.sin(); });
+    case UnaryKind::Cos:
+      return map_floating<1>({x}, y, [](const auto& a, auto& out) { out = a.cos(); });
+  }
+}
+
+}  // namespace tenon::ops::cpu

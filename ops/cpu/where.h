@@ -1,0 +1,11 @@
+// CPU kernel of `where`.
+#pragma once
+
+#include "tenon/core/tensor.h"
+
+namespace tenon::ops::cpu {
+
+/// out = condition ? x : y; all broadcast to out's shape.
+void where(const Tensor& condition, const Tensor& x, const Tensor& y, const Tensor& out);
+
+}  // namespace tenon::ops::cpu
