@@ -64,7 +64,8 @@ Strides contiguous_strides(const Shape& shape) {
   std::int64_t step = 1;
   for (std::size_t i = shape.size(); i-- > 0;) {
     strides[i] = step;
-    step *= std::max<std::int64_t>(shape[i], 1);
+    // Only a shape without elements can overflow here; its strides are never used.
+    (void)__builtin_mul_overflow(step, std::max<std::int64_t>(shape[i], 1), &step);
   }
   return strides;
 }

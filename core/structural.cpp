@@ -47,7 +47,7 @@ Tensor slice_view(const Tensor& x, std::size_t dim, std::int64_t start, std::int
   Strides strides = x.strides();
   const std::int64_t offset = x.body()->offset + (length > 0 ? start * strides[dim] : 0);
   shape[dim] = length;
-  strides[dim] *= step;
+  if (length > 1) strides[dim] *= step;  // otherwise never used, and a huge step would overflow
   return detail::make_view(x, shape, strides, offset);
 }
 

@@ -12,6 +12,9 @@ template <class To, class From>
 To convert(From value) {
   if constexpr (std::is_same_v<To, bool>) {
     return value != From(0);
+  } else if constexpr (std::is_same_v<To, std::uint8_t> && std::is_floating_point_v<From>) {
+    // Modulo 256 as PyTorch does; a direct conversion of a negative number is undefined.
+    return static_cast<To>(static_cast<std::int64_t>(value));
   } else if constexpr (std::is_arithmetic_v<From> && std::is_arithmetic_v<To>) {
     return static_cast<To>(value);
   } else if constexpr (std::is_same_v<From, double> || std::is_same_v<From, std::int64_t>) {
@@ -19,7 +22,7 @@ To convert(From value) {
   } else if constexpr (std::is_same_v<To, From>) {
     return value;
   } else if constexpr (std::is_arithmetic_v<To>) {
-    return static_cast<To>(static_cast<float>(value));
+    return convert<To>(static_cast<float>(value));
   } else {
     return To(static_cast<float>(value));
   }
