@@ -1,0 +1,132 @@
+#include "tenon/ops/cpu/optimizer_step.h"
+
+#include <Eigen/Core>
+#include <cmath>
+
+#include "tenon/core/cpu/strided.h"
+
+namespace tenon::ops::cpu {
+namespace {
+
+using tenon::cpu::BlockOperand;
+using tenon::cpu::kBlock;
+
+/// A block of one operand in the compute type, which `store` writes back.
+template <class T>
+class BlockValues {
+ public:
+  using C = compute_type<T>;
+
+  BlockValues(const BlockOperand& block, std::int64_t count) : block_(block), count_(count) {
+    const C* values = tenon::cpu::load_block<T, C>(block, count, buffer_);
+    results_ = tenon::cpu::result_block<C, T>(block, buffer_);
+    if (values != results_) std::copy_n(values, count, results_);
+  }
+  BlockValues(const BlockValues&) = delete;
+  BlockValues& operator=(const BlockValues&) = delete;
+
+  Eigen::Map<Eigen::Array<C, Eigen::Dynamic, 1>> values() { return {results_, count_}; }
+  void store() { tenon::cpu::store_block<C, T>(block_, count_, results_); }
+
+ private:
+  BlockOperand block_;
+  std::int64_t count_;
+  C* results_;
+  alignas(64) C buffer_[kBlock];
+};
+
+template <class T>
+void sgd_typed(const Tensor& parameter, const Tensor& grad, const SgdStep& step) {
+  using C = compute_type<T>;
+  const C rate = static_cast<C>(step.maximize ? -step.learning_rate : step.learning_rate);
+  const C decay = static_cast<C>(step.maximize ? -step.weight_decay : step.weight_decay);
+  tenon::cpu::for_each_block<2>(parameter.shape(), {parameter, grad},
+                                [&](std::int64_t count, const auto& blocks) {
+                                  BlockValues<T> p(blocks[0], count);
+                                  BlockValues<T> g(blocks[1], count);
+                                  p.values() -= rate * (g.values() + decay * p.values());
+                                  p.store();
+                                });
+}
+
+template <class T>
+void sgd_momentum_typed(const Tensor& parameter, const Tensor& grad, const Tensor& buffer,
+                        const SgdStep& step) {
+  using C = compute_type<T>;
+  const C rate = static_cast<C>(step.learning_rate);
+  const C decay = static_cast<C>(step.weight_decay);
+  const C momentum = static_cast<C>(step.momentum);
+  const C fresh = static_cast<C>(1 - step.dampening);
+  const C sign = step.maximize ? C(-1) : C(1);
+  tenon::cpu::for_each_block<3>(
+      parameter.shape(), {parameter, grad, buffer}, [&](std::int64_t count, const auto& blocks) {
+        BlockValues<T> p(blocks[0], count);
+        BlockValues<T> b(blocks[2], count);
+        Eigen::Array<C, Eigen::Dynamic, 1, 0, kBlock, 1> g =
+            sign * BlockValues<T>(blocks[1], count).values() + decay * p.values();
+        if (step.first) {
+          b.values() = g;
+        } else {
+          b.values() = momentum * b.values() + fresh * g;
+        }
+        if (step.nesterov) {
+          p.values() -= rate * (g + momentum * b.values());
+        } else {
+          p.values() -= rate * b.values();
+        }
+        p.store();
+        b.store();
+      });
+}
+
+template <class T>
+void adam_typed(const Tensor& parameter, const Tensor& grad, const Tensor& m, const Tensor& v,
+                const AdamStep& step) {
+  using C = compute_type<T>;
+  const double count = static_cast<double>(step.count);
+  const C size = static_cast<C>(step.learning_rate / (1 - std::pow(step.beta1, count)));
+  const C root = static_cast<C>(std::sqrt(1 - std::pow(step.beta2, count)));
+  const C epsilon = static_cast<C>(step.epsilon);
+  const C mean_share = static_cast<C>(1 - step.beta1);
+  const C beta2 = static_cast<C>(step.beta2);
+  const C square_share = static_cast<C>(1 - step.beta2);
+  const C sign = step.maximize ? C(-1) : C(1);
+  const C added = static_cast<C>(step.decoupled ? 0 : step.weight_decay);
+  const C kept = static_cast<C>(step.decoupled ? 1 - step.learning_rate * step.weight_decay : 1);
+  tenon::cpu::for_each_block<4>(
+      parameter.shape(), {parameter, grad, m, v}, [&](std::int64_t n, const auto& blocks) {
+        BlockValues<T> p(blocks[0], n);
+        BlockValues<T> first(blocks[2], n);
+        BlockValues<T> second(blocks[3], n);
+        Eigen::Array<C, Eigen::Dynamic, 1, 0, kBlock, 1> g =
+            sign * BlockValues<T>(blocks[1], n).values() + added * p.values();
+        first.values() += (g - first.values()) * mean_share;
+        second.values() = second.values() * beta2 + square_share * g.square();
+        p.values() =
+            p.values() * kept - size * first.values() / (second.values().sqrt() / root + epsilon);
+        p.store();
+        first.store();
+        second.store();
+      });
+}
+
+}  // namespace
+
+void sgd_step(const Tensor& parameter, const Tensor& grad, const Tensor& momentum_buffer,
+              const SgdStep& step) {
+  visit_floating(parameter.dtype(), "sgd_step", [&]<class T>() {
+    if (step.momentum == 0) {
+      sgd_typed<T>(parameter, grad, step);
+    } else {
+      sgd_momentum_typed<T>(parameter, grad, momentum_buffer, step);
+    }
+  });
+}
+
+void adam_step(const Tensor& parameter, const Tensor& grad, const Tensor& m, const Tensor& v,
+               const AdamStep& step) {
+  visit_floating(parameter.dtype(), "adam_step",
+                 [&]<class T>() { adam_typed<T>(parameter, grad, m, v, step); });
+}
+
+}  // namespace tenon::ops::cpu
