@@ -1,0 +1,237 @@
+#include "tenon/ops/cpu/conv.h"
+
+#include <algorithm>
+#include <type_traits>
+
+#include "tenon/core/half.h"
+#include "tenon/core/parallel.h"
+#include "tenon/ops/cpu/columns.h"
+#include "tenon/ops/cpu/gemm.h"
+#include "tenon/ops/cpu/ordered_commit.h"
+#include "tenon/ops/cpu/scratch.h"
+
+namespace tenon::ops::cpu {
+namespace {
+
+/// Elements in a block of columns: what half of a usual second-level cache holds.
+constexpr std::int64_t kBlockElements = 1 << 17;
+
+/// The sizes of one conv2d, channels counted in one group.
+struct Geometry {
+  std::int64_t batch, groups, in_channels, out_channels;
+  std::int64_t height, width, out_height, out_width;
+  Pair kernel, stride, padding, dilation;
+
+  Geometry(const Shape& x, const Shape& y, Pair kernel_size, const Conv2dOptions& options)
+      : batch(x[0]),
+        groups(options.groups),
+        in_channels(x[1] / options.groups),
+        out_channels(y[1] / options.groups),
+        height(x[2]),
+        width(x[3]),
+        out_height(y[2]),
+        out_width(y[3]),
+        kernel(kernel_size),
+        stride(options.stride),
+        padding(options.padding),
+        dilation(options.dilation) {}
+
+  std::int64_t depth() const { return in_channels * kernel.h * kernel.w; }
+  std::int64_t positions() const { return out_height * out_width; }
+  std::int64_t block() const {
+    return std::clamp<std::int64_t>(kBlockElements / depth(), 16,
+                                    std::max<std::int64_t>(16, positions()));
+  }
+  /// True when the columns of all positions are the image itself.
+  bool is_pointwise() const { return kernel == Pair(1) && stride == Pair(1) && padding == Pair(0); }
+};
+
+/// columns[(c, ky, kx), j] = what output position `first` + j reads of `image` [channels, H, W].
+template <class T, class Compute>
+void pack_columns(const Geometry& g, const T* image, std::int64_t first, std::int64_t count,
+                  Compute* columns) {
+  for (std::int64_t c = 0; c < g.in_channels; ++c) {
+    for (std::int64_t ky = 0; ky < g.kernel.h; ++ky) {
+      for (std::int64_t kx = 0; kx < g.kernel.w; ++kx) {
+        for (std::int64_t done = 0; done < count;) {
+          const std::int64_t oy = (first + done) / g.out_width;
+          const std::int64_t ox = (first + done) % g.out_width;
+          const std::int64_t run = std::min(count - done, g.out_width - ox);
+          const std::int64_t iy = oy * g.stride.h - g.padding.h + ky * g.dilation.h;
+          const std::int64_t ix = ox * g.stride.w - g.padding.w + kx * g.dilation.w;
+          if (iy >= 0 && iy < g.height) {
+            gather_row(image + (c * g.height + iy) * g.width, g.width, ix, g.stride.w, run,
+                       columns + done);
+          } else {
+            std::fill_n(columns + done, run, Compute{});
+          }
+          done += run;
+        }
+        columns += count;
+      }
+    }
+  }
+}
+
+/// `source` in the compute type: itself, or a copy kept in `copy`.
+template <class T>
+const compute_type<T>* as_compute(const T* source, std::int64_t count,
+                                  const Scratch<compute_type<T>>& copy) {
+  if constexpr (std::is_same_v<T, compute_type<T>>) {
+    return source;
+  } else {
+    std::transform(source, source + count, copy.data(),
+                   [](T value) { return static_cast<compute_type<T>>(value); });
+    return copy.data();
+  }
+}
+
+/// How many elements a copy in the compute type takes: none where T is that type.
+template <class T>
+constexpr std::int64_t copy_size(std::int64_t count) {
+  return std::is_same_v<T, compute_type<T>> ? 0 : count;
+}
+
+/// y[c, first + j] = values[c·stride + j] + bias[c]
+template <class T>
+void store_block(const Geometry& g, const compute_type<T>* values, std::int64_t stride,
+                 std::int64_t first, std::int64_t count, const T* bias, T* y) {
+  if (std::is_same_v<T, compute_type<T>> && bias == nullptr) return;
+  for (std::int64_t c = 0; c < g.out_channels; ++c) {
+    const auto add = bias == nullptr ? compute_type<T>{} : static_cast<compute_type<T>>(bias[c]);
+    T* target = y + c * g.positions() + first;
+    for (std::int64_t j = 0; j < count; ++j) {
+      target[j] = static_cast<T>(values[c * stride + j] + add);
+    }
+  }
+}
+
+template <class T>
+void conv2d_typed(const Geometry& g, const T* x, const T* weight, const T* bias, T* y) {
+  using Compute = compute_type<T>;
+  constexpr bool kDirect = std::is_same_v<T, Compute>;
+  const std::int64_t depth = g.depth();
+  const std::int64_t block = g.block();
+  const std::int64_t blocks = (g.positions() + block - 1) / block;
+  const std::int64_t weight_size = g.groups * g.out_channels * depth;
+  const Scratch<Compute> weight_copy(copy_size<T>(weight_size));
+  const Compute* weights = as_compute<T>(weight, weight_size, weight_copy);
+  const bool reads_image = kDirect && g.is_pointwise();
+  const std::int64_t items = g.batch * g.groups * blocks;
+  parallel_for(0, items, (items + 63) / 64, [&](std::int64_t begin, std::int64_t end) {
+    const Scratch<Compute> columns(reads_image ? 0 : depth * block);
+    const Scratch<Compute> tile(copy_size<T>(g.out_channels * block));
+    for (std::int64_t item = begin; item < end; ++item) {
+      const std::int64_t slice = item / blocks;  // image and group
+      const std::int64_t group = slice % g.groups;
+      const std::int64_t first = item % blocks * block;
+      const std::int64_t count = std::min(block, g.positions() - first);
+      const T* image = x + slice * g.in_channels * g.height * g.width;
+      T* result = y + slice * g.out_channels * g.positions();
+      MatrixView<const Compute> right{columns.data(), count, 1};
+      if constexpr (kDirect) {
+        if (reads_image) right = {image + first, g.positions(), 1};
+      }
+      if (!reads_image) pack_columns(g, image, first, count, columns.data());
+      Compute* values = tile.data();
+      std::int64_t values_stride = count;
+      if constexpr (kDirect) {
+        values = result + first;
+        values_stride = g.positions();
+      }
+      gemm<Compute>(g.out_channels, count, depth,
+                    {weights + group * g.out_channels * depth, depth, 1}, right, values,
+                    values_stride, false);
+      store_block<T>(g, values, values_stride, first, count,
+                     bias == nullptr ? nullptr : bias + group * g.out_channels, result);
+    }
+  });
+}
+
+/// Adds the weight gradient of one image and group to `partial` [out_channels, depth].
+template <class T>
+void add_weight_grad(const Geometry& g, const T* image, const T* grad,
+                     const Scratch<compute_type<T>>& columns,
+                     const Scratch<compute_type<T>>& grad_copy, compute_type<T>* partial) {
+  using Compute = compute_type<T>;
+  const std::int64_t block = g.block();
+  const std::int64_t depth = g.depth();
+  for (std::int64_t first = 0; first < g.positions(); first += block) {
+    const std::int64_t count = std::min(block, g.positions() - first);
+    pack_columns(g, image, first, count, columns.data());
+    MatrixView<const Compute> left{grad_copy.data(), count, 1};
+    if constexpr (std::is_same_v<T, Compute>) {
+      left = {grad + first, g.positions(), 1};
+    } else {
+      for (std::int64_t c = 0; c < g.out_channels; ++c) {
+        gather_row(grad + c * g.positions(), g.positions(), first, 1, count,
+                   grad_copy.data() + c * count);
+      }
+    }
+    gemm<Compute>(g.out_channels, depth, count, left, {columns.data(), 1, count}, partial, depth,
+                  true);
+  }
+}
+
+template <class T>
+void weight_grad_typed(const Geometry& g, const T* x, const T* grad_out, T* grad_weight) {
+  using Compute = compute_type<T>;
+  const std::int64_t depth = g.depth();
+  const std::int64_t group_size = g.out_channels * depth;
+  const Scratch<Compute> sum(copy_size<T>(g.groups * group_size));
+  Compute* total = sum.data();
+  if constexpr (std::is_same_v<T, Compute>) total = grad_weight;
+  std::fill_n(total, g.groups * group_size, Compute{});
+  const std::int64_t images = images_per_chunk(g.batch, g.positions());
+  const std::int64_t chunks = (g.batch + images - 1) / images;
+  OrderedCommit commit;
+  parallel_for(0, g.groups * chunks, 1, [&](std::int64_t chunk, std::int64_t) {
+    const std::int64_t group = chunk / chunks;
+    const std::int64_t first = chunk % chunks * images;
+    const Scratch<Compute> partial(group_size);
+    commit.run(
+        chunk,
+        [&] {
+          const Scratch<Compute> columns(depth * g.block());
+          const Scratch<Compute> grad_copy(copy_size<T>(g.out_channels * g.block()));
+          partial.fill_zero();
+          for (std::int64_t n = first; n < std::min(first + images, g.batch); ++n) {
+            const std::int64_t slice = n * g.groups + group;
+            add_weight_grad<T>(g, x + slice * g.in_channels * g.height * g.width,
+                               grad_out + slice * g.out_channels * g.positions(), columns,
+                               grad_copy, partial.data());
+          }
+        },
+        [&] {
+          Compute* target = total + group * group_size;
+          for (std::int64_t i = 0; i < group_size; ++i) target[i] += partial.data()[i];
+        });
+  });
+  if constexpr (!std::is_same_v<T, Compute>) {
+    std::transform(total, total + g.groups * group_size, grad_weight,
+                   [](Compute value) { return static_cast<T>(value); });
+  }
+}
+
+}  // namespace
+
+void conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options,
+            const Tensor& y) {
+  if (y.numel() == 0) return;
+  const Geometry geometry(x.shape(), y.shape(), {weight.size(2), weight.size(3)}, options);
+  visit_floating(x.dtype(), "conv2d", [&]<class T>() {
+    conv2d_typed<T>(geometry, x.data<T>(), weight.data<T>(),
+                    bias.defined() ? bias.data<T>() : nullptr, y.data<T>());
+  });
+}
+
+void conv2d_weight_grad(const Tensor& x, const Tensor& grad_out, const Conv2dOptions& options,
+                        const Tensor& grad_weight) {
+  const Geometry geometry(x.shape(), grad_out.shape(), {grad_weight.size(2), grad_weight.size(3)},
+                          options);
+  visit_floating(x.dtype(), "conv2d_weight_grad", [&]<class T>() {
+    weight_grad_typed<T>(geometry, x.data<T>(), grad_out.data<T>(), grad_weight.data<T>());
+  });
+}
+
+}  // namespace tenon::ops::cpu
