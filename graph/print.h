@@ -26,8 +26,8 @@ std::string call_text(const Graph& graph, const Node& node);
 
 /// How the pictures look. Fused nodes are always coloured.
 struct DrawOptions {
-  std::string title;            ///< written above the graph; may be empty
-  std::set<ValueId> highlight;  ///< nodes that compute one of these are tinted
+  std::string title = {};            ///< written above the graph; may be empty
+  std::set<ValueId> highlight = {};  ///< nodes that compute one of these are tinted
 };
 
 /// The graph in the DOT language: `dot -Tsvg`.

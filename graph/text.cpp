@@ -30,7 +30,10 @@ std::string value_text(const Attribute& attribute) {
 
 std::string join(const std::vector<std::string>& parts, const std::string& separator) {
   std::string text;
-  for (const std::string& part : parts) text += (text.empty() ? "" : separator) + part;
+  for (const std::string& part : parts) {
+    if (!text.empty()) text += separator;
+    text += part;
+  }
   return text;
 }
 
@@ -96,7 +99,7 @@ NodeWords node_words(const Graph& graph, const Node& node) {
   const Attributes attributes = node.op->attributes();
   words.title = std::string(node.op->name());
   const std::ptrdiff_t number = number_operand(attributes);
-  if (number >= 0) words.title += " " + value_text(attributes[number]);
+  if (number >= 0) words.title += tenon::detail::concat(" ", value_text(attributes[number]));
   if (!node.replaced.empty()) {
     words.lines.push_back(join(node.replaced, " \u2192 "));
   } else {
@@ -107,7 +110,7 @@ NodeWords node_words(const Graph& graph, const Node& node) {
   for (const ValueId id : node.inputs) {
     const Value& value = graph.value(id);
     if (value.kind == ValueKind::Parameter || value.kind == ValueKind::Constant) {
-      words.lines.push_back(value.name + " " + value.spec.shape.to_string());
+      words.lines.push_back(tenon::detail::concat(value.name, " ", value.spec.shape));
     }
   }
   return words;
@@ -148,8 +151,8 @@ std::string to_text(const Graph& graph) {
   for (const Node& node : graph.nodes()) {
     std::vector<std::string> results;
     for (const ValueId id : node.outputs) results.push_back(value_label(graph, id));
-    lines.push_back("  " + join(results, ", ") + " = " + (node.no_grad ? "no_grad " : "") +
-                    call_text(graph, node));
+    lines.push_back(tenon::detail::concat("  ", join(results, ", "), " = ",
+                                          node.no_grad ? "no_grad " : "", call_text(graph, node)));
     if (lines.back().size() <= kWidestColumn) column = std::max(column, lines.back().size());
   }
   for (std::size_t i = 0; i < lines.size(); ++i) {
