@@ -68,7 +68,7 @@ bool Attempt::fail(const std::string& reason, bool at_the_end) const {
 }
 
 bool Attempt::unexpected(ValueId id, const Node* reader, const std::string& expected) const {
-  if (explanation_ == nullptr) return false;
+  if (explanation_ == nullptr || silent == id) return false;
   const std::string found = describe(graph_, uses_, id);
   explanation_->unexpected(2 * bindings.nodes.size(),
                            reader == nullptr
@@ -145,12 +145,16 @@ bool LeafPattern::match(Attempt& attempt, ValueId id, const Node* reader) const 
 }
 
 bool AnyOfPattern::match(Attempt& attempt, ValueId id, const Node* reader) const {
-  for (const Pattern& choice : choices_) {
+  const std::optional<ValueId> silent_before = attempt.silent;
+  bool matched = false;
+  for (std::size_t i = 0; i < choices_.size() && !matched; ++i) {
     Bindings before = attempt.bindings;
-    if (attempt.run(choice.node(), id, reader)) return true;
-    attempt.bindings = std::move(before);
+    if (spellings_ && i > 0) attempt.silent = id;
+    matched = attempt.run(choices_[i].node(), id, reader);
+    attempt.silent = silent_before;
+    if (!matched) attempt.bindings = std::move(before);
   }
-  return false;
+  return matched;
 }
 
 MaybePattern::MaybePattern(Pattern step) : step_(std::move(step)) {

@@ -41,6 +41,9 @@ class Attempt {
   const Graph& graph() const { return graph_; }
   const UseIndex& uses() const { return uses_; }
   Bindings bindings;
+  /// A value of which it is not noted what should have computed it, because another spelling of
+  /// what was noted already is being tried.
+  std::optional<ValueId> silent;
 
  private:
   const Graph& graph_;
@@ -73,10 +76,12 @@ class LeafPattern : public PatternNode {
   bool may_be_missing_;
 };
 
-/// The first of several that matches.
+/// The first of several that matches. When they are `spellings` of one thing, a failure names the
+/// first only.
 class AnyOfPattern : public PatternNode {
  public:
-  explicit AnyOfPattern(std::vector<Pattern> choices) : choices_(std::move(choices)) {}
+  explicit AnyOfPattern(std::vector<Pattern> choices, bool spellings = false)
+      : choices_(std::move(choices)), spellings_(spellings) {}
   bool match(Attempt& attempt, ValueId id, const Node* reader) const override;
   const PatternNode* first_operand() const override {
     return choices_.front().node().first_operand();
@@ -84,6 +89,7 @@ class AnyOfPattern : public PatternNode {
 
  private:
   std::vector<Pattern> choices_;
+  bool spellings_;
 };
 
 class MaybePattern : public PatternNode {

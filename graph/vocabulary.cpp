@@ -39,6 +39,11 @@ Pattern number_op(const std::string& name, const Pattern& operand, const ScalarS
   return make<NumberPattern>(std::vector<std::string>{name}, operand, read);
 }
 
+/// Two ways to write one thing.
+Pattern spellings(const Pattern& first, const Pattern& second) {
+  return make<detail::AnyOfPattern>(std::vector<Pattern>{first, second}, true);
+}
+
 }  // namespace
 
 Pattern Pattern::where(std::string condition, NodeTest test) const {
@@ -133,7 +138,7 @@ Pattern softplus(const Pattern& x) {
              });
 }
 
-Pattern mish(const Pattern& x) { return op("mish", {x}) | mul(x, tanh(softplus(x))); }
+Pattern mish(const Pattern& x) { return spellings(op("mish", {x}), mul(x, tanh(softplus(x)))); }
 
 Pattern hardtanh(const Pattern& x) {
   const auto read = [](const Op& op, Scalars& scalars) -> Refusal {
@@ -161,12 +166,13 @@ Pattern conv_transpose2d(const Pattern& x, const Pattern& weight, const Pattern&
     const std::int64_t channels = spec.shape[1];
     return shape == Shape{channels, 1, 1} || shape == Shape{1, channels, 1, 1};
   };
-  return convolution |
-         add(convolution, any("b_after"))
-             .where(
-                 "a tensor added to a convolution counts as its bias when it is [C, 1, 1] or "
-                 "[1, C, 1, 1]",
-                 is_bias);
+  const Pattern with_bias =
+      add(convolution, any("b_after"))
+          .where(
+              "a tensor added to a convolution counts as its bias when it is [C, 1, 1] or "
+              "[1, C, 1, 1]",
+              is_bias);
+  return spellings(convolution, with_bias);
 }
 
 }  // namespace tenon::graph
