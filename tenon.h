@@ -1,4 +1,4 @@
-// Everything: include this, or the parts you use.
+// All of Tenon.
 #pragma once
 
 #include "tenon/core/autograd.h"
@@ -12,5 +12,8 @@
 #include "tenon/core/parallel.h"
 #include "tenon/core/random.h"
 #include "tenon/core/shape.h"
+#include "tenon/core/stream.h"
 #include "tenon/core/structural.h"
 #include "tenon/core/tensor.h"
+#include "tenon/nn/nn.h"
+#include "tenon/ops/ops.h"

@@ -1,0 +1,23 @@
+// All of nn, optim and data.
+#pragma once
+
+#include "tenon/nn/activation.h"
+#include "tenon/nn/batch_norm.h"
+#include "tenon/nn/checkpoint.h"
+#include "tenon/nn/clip.h"
+#include "tenon/nn/conv.h"
+#include "tenon/nn/dataloader.h"
+#include "tenon/nn/dataset.h"
+#include "tenon/nn/dropout.h"
+#include "tenon/nn/flatten.h"
+#include "tenon/nn/idx.h"
+#include "tenon/nn/init.h"
+#include "tenon/nn/linear.h"
+#include "tenon/nn/module.h"
+#include "tenon/nn/named_tensors.h"
+#include "tenon/nn/optim.h"
+#include "tenon/nn/pool.h"
+#include "tenon/nn/safetensors.h"
+#include "tenon/nn/save.h"
+#include "tenon/nn/schedule.h"
+#include "tenon/nn/sequential.h"
