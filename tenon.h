@@ -15,5 +15,6 @@
 #include "tenon/core/stream.h"
 #include "tenon/core/structural.h"
 #include "tenon/core/tensor.h"
+#include "tenon/graph/graph.h"
 #include "tenon/nn/nn.h"
 #include "tenon/ops/ops.h"
