@@ -201,4 +201,13 @@ std::string CompiledFunction::svg_after(const std::string& title) const {
   return to_svg(state_->last()->snapshots.back().graph, {.title = title});
 }
 
+std::string CompiledFunction::svg_comparison() const {
+  const std::shared_ptr<const Program> program = state_->last();
+  const std::vector<Picture> pictures = {
+      {program->snapshots.front().graph,
+       {.title = "as traced", .highlight = values_that_fuse(program->snapshots)}},
+      {program->snapshots.back().graph, {.title = "as it runs"}}};
+  return to_svg(pictures);
+}
+
 }  // namespace tenon::graph

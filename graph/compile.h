@@ -68,6 +68,8 @@ class CompiledFunction {
   /// Pictures of both; in the first, what is about to fuse is tinted.
   std::string svg_before(const std::string& title = "as traced") const;
   std::string svg_after(const std::string& title = "as it runs") const;
+  /// Both next to each other.
+  std::string svg_comparison() const;
 
  private:
   struct State;

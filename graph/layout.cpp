@@ -6,7 +6,7 @@
 namespace tenon::graph::detail {
 namespace {
 
-constexpr double kColumnGap = 28;
+constexpr double kColumnGap = 20;
 constexpr double kLayerGap = 34;
 constexpr int kSweeps = 8;
 
@@ -73,21 +73,22 @@ double mean_of(const std::vector<std::size_t>& near, const std::vector<double>& 
 /// Moves the boxes of one layer toward where they want to be, without overlap and in their order.
 void settle(Layout& layout, const std::vector<std::size_t>& layer,
             const std::vector<double>& wanted) {
-  const auto half = [&](std::size_t box) { return layout.boxes[box].width / 2; };
+  const auto distance = [&](std::size_t left, std::size_t right) {
+    const Box& a = layout.boxes[left];
+    return (a.width + layout.boxes[right].width) / 2 + a.label + kColumnGap;
+  };
   std::vector<double> from_left(layer.size());
   std::vector<double> from_right(layer.size());
   for (std::size_t i = 0; i < layer.size(); ++i) {
     from_left[i] = wanted[layer[i]];
     if (i > 0) {
-      const double least = from_left[i - 1] + half(layer[i - 1]) + kColumnGap + half(layer[i]);
-      from_left[i] = std::max(from_left[i], least);
+      from_left[i] = std::max(from_left[i], from_left[i - 1] + distance(layer[i - 1], layer[i]));
     }
   }
   for (std::size_t i = layer.size(); i-- > 0;) {
     from_right[i] = wanted[layer[i]];
     if (i + 1 < layer.size()) {
-      const double most = from_right[i + 1] - half(layer[i + 1]) - kColumnGap - half(layer[i]);
-      from_right[i] = std::min(from_right[i], most);
+      from_right[i] = std::min(from_right[i], from_right[i + 1] - distance(layer[i], layer[i + 1]));
     }
   }
   // Both keep the gaps, so their mean does too, and it favours neither side.

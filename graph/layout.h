@@ -10,6 +10,7 @@ namespace tenon::graph::detail {
 struct Box {
   double width = 0;
   double height = 0;
+  double label = 0;       // width of the words that may stand at its right
   std::size_t layer = 0;  // 0 at the top
   double x = 0;           // centre
   double y = 0;           // top

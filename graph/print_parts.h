@@ -8,8 +8,8 @@
 
 namespace tenon::graph::detail {
 
-/// The words in a node's box: the op and its number operand ("add 0.5"), then one line for each
-/// group of attributes and each parameter.
+/// The words in a node's box: the op and its number operand ("add 0.5"), then a line of attributes
+/// and one for each parameter.
 struct NodeWords {
   std::string title;
   std::vector<std::string> lines;

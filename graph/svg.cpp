@@ -12,6 +12,7 @@ namespace tenon::graph {
 namespace {
 
 constexpr double kMargin = 24;
+constexpr double kLabelLetter = 5.4;
 constexpr double kLineHeight = 15;
 constexpr double kTitleLetter = 8.0;  // widths of one letter; the monospaced one is exact
 constexpr double kLineLetter = 6.65;
@@ -79,36 +80,36 @@ class SvgWriter {
     layout_ = detail::place(boxes_, links_);
   }
 
-  std::string write() {
-    const double title_height = options_.title.empty() ? 0 : 30;
-    // The labels of the rightmost edges stick out of the boxes' columns.
-    const double title_width = letters(options_.title) * 9;
-    const double label_room = 90;
-    const double width = std::max(layout_.width + label_room, title_width) + 2 * kMargin;
-    const double height = layout_.height + 2 * kMargin + title_height;
-    out_ << "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" << number(width) << "\" height=\""
-         << number(height) << "\" viewBox=\"0 0 " << number(width) << ' ' << number(height)
-         << "\" font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\">\n"
-         << "<defs><marker id=\"arrow\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" "
-            "markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\">"
-            "<path d=\"M0,0.5 L8,4 L0,7.5 Z\" fill=\"#667085\"/></marker></defs>\n"
-         << "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n";
+  double width() const {
+    double right = std::max(layout_.width, letters(options_.title) * 9);
+    for (std::size_t i = 0; i < labels_.size(); ++i) {
+      const double end = label_place(i).first + letters(labels_[i]) * kLabelLetter;
+      right = std::max(right, end);
+    }
+    return right + 2 * kMargin;
+  }
+  double height() const { return layout_.height + 2 * kMargin + title_height(); }
+
+  /// The graph's elements, moved to the right by `left`.
+  std::string write(double left) {
     if (!options_.title.empty()) {
-      out_ << "<text x=\"" << kMargin << "\" y=\"" << kMargin + 10
+      out_ << "<text x=\"" << number(left + kMargin) << "\" y=\"" << kMargin + 10
            << "\" font-size=\"16\" font-weight=\"bold\" fill=\"#1d2939\">"
            << detail::escape_xml(options_.title) << "</text>\n";
     }
-    const double shift = std::max((width - 2 * kMargin - layout_.width - label_room) / 2, 0.0);
-    out_ << "<g transform=\"translate(" << number(kMargin + shift) << ' '
-         << number(kMargin + title_height) << ")\">\n";
-    for (std::size_t i = 0; i < layout_.links.size(); ++i) write_link(i);
+    out_ << "<g transform=\"translate(" << number(left + kMargin) << ' '
+         << number(kMargin + title_height()) << ")\">\n";
+    for (const detail::Link& link : layout_.links) write_link(link);
     for (std::size_t i = 0; i < drawn_.size(); ++i) write_box(i);
-    out_ << "</g>\n</svg>\n";
+    for (std::size_t i = 0; i < labels_.size(); ++i) write_label(i);
+    out_ << "</g>\n";
     return out_.str();
   }
 
  private:
   static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
+
+  double title_height() const { return options_.title.empty() ? 0 : 30; }
 
   std::size_t add_box(Drawn drawn) {
     double width = letters(drawn.words.title) * kTitleLetter;
@@ -145,10 +146,10 @@ class SvgWriter {
     if (source_[id] == kNone) return;
     links_.push_back({source_[id], to});
     labels_.push_back(graph_.value(id).spec.shape.to_string());
+    boxes_[source_[id]].label = 8 + letters(labels_.back()) * kLabelLetter;
   }
 
-  void write_link(std::size_t i) {
-    const detail::Link& link = layout_.links[i];
+  void write_link(const detail::Link& link) {
     const detail::Box& from = layout_.boxes[link.from];
     const detail::Box& to = layout_.boxes[link.to];
     double x = from.x;
@@ -169,8 +170,27 @@ class SvgWriter {
     out_ << "<path d=\"" << path.str()
          << "\" fill=\"none\" stroke=\"#667085\" stroke-width=\"1.3\" "
             "marker-end=\"url(#arrow)\"/>\n";
-    if (!labelled_.insert({link.from, labels_[i]}).second) return;
-    out_ << "<text x=\"" << number(from.x + 8) << "\" y=\"" << number(from.y + from.height + 14)
+  }
+
+  /// Where the shape of link `i` is written: beside an edge that runs straight down, beside the
+  /// box where the edges fork.
+  std::pair<double, double> label_place(std::size_t i) const {
+    const std::size_t source = layout_.links[i].from;
+    const detail::Box& from = layout_.boxes[source];
+    const auto runs_straight = [&](const detail::Link& link) {
+      const std::size_t next = link.bends.empty() ? link.to : link.bends.front();
+      return link.from != source || std::abs(layout_.boxes[next].x - from.x) < 2;
+    };
+    if (std::all_of(layout_.links.begin(), layout_.links.end(), runs_straight)) {
+      return {from.x + 8, from.y + from.height + 14};
+    }
+    return {from.x + from.width / 2 + 8, from.y + from.height - 9};
+  }
+
+  void write_label(std::size_t i) {
+    if (!labelled_.insert({layout_.links[i].from, labels_[i]}).second) return;
+    const auto [x, y] = label_place(i);
+    out_ << "<text x=\"" << number(x) << "\" y=\"" << number(y)
          << "\" font-size=\"10\" fill=\"#667085\">" << detail::escape_xml(labels_[i])
          << "</text>\n";
   }
@@ -211,7 +231,30 @@ class SvgWriter {
 }  // namespace
 
 std::string to_svg(const Graph& graph, const DrawOptions& options) {
-  return SvgWriter(graph, options).write();
+  const Picture picture{graph, options};
+  return to_svg(std::span<const Picture>(&picture, 1));
+}
+
+std::string to_svg(std::span<const Picture> pictures) {
+  std::ostringstream body;
+  double width = 0;
+  double height = 0;
+  for (const Picture& picture : pictures) {
+    SvgWriter writer(picture.graph, picture.options);
+    body << writer.write(width);
+    width += writer.width();
+    height = std::max(height, writer.height());
+  }
+  std::ostringstream out;
+  out << "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" << number(width) << "\" height=\""
+      << number(height) << "\" viewBox=\"0 0 " << number(width) << ' ' << number(height)
+      << "\" font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\">\n"
+      << "<defs><marker id=\"arrow\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" "
+         "markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\">"
+         "<path d=\"M0,0.5 L8,4 L0,7.5 Z\" fill=\"#667085\"/></marker></defs>\n"
+      << "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n"
+      << body.str() << "</svg>\n";
+  return out.str();
 }
 
 }  // namespace tenon::graph

@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <cmath>
+#include <array>
 #include <sstream>
 
 #include "tenon/graph/print.h"
@@ -37,22 +37,23 @@ std::string join(const std::vector<std::string>& parts, const std::string& separ
   return text;
 }
 
-/// The attributes but for the number operand and its side, as "name=value".
+/// Settings that say nothing because they are the usual ones.
+bool is_usual(const std::string& attribute) {
+  constexpr std::array<const char*, 5> kUsual{"groups=1", "dilation=[1, 1]", "padding=[0, 0]",
+                                              "output_padding=[0, 0]", "stride=[1, 1]"};
+  return std::find(kUsual.begin(), kUsual.end(), attribute) != kUsual.end();
+}
+
+/// The attributes worth reading but for the number operand and its side, as "name=value".
 std::vector<std::string> attribute_texts(const Attributes& attributes) {
   const bool has_number = number_operand(attributes) >= 0;
   std::vector<std::string> texts;
   for (const Attribute& attribute : attributes) {
     if (has_number && (attribute.name == "scalar" || attribute.name == "reversed")) continue;
-    texts.push_back(attribute.name + "=" + value_text(attribute));
+    std::string text = tenon::detail::concat(attribute.name, "=", value_text(attribute));
+    if (!is_usual(text)) texts.push_back(std::move(text));
   }
   return texts;
-}
-
-/// Settings that say nothing because they are the usual ones; left out of pictures.
-bool is_usual(const std::string& attribute) {
-  static const std::vector<std::string> usual = {"groups=1", "dilation=[1, 1]", "padding=[0, 0]",
-                                                 "output_padding=[0, 0]", "stride=[1, 1]"};
-  return std::find(usual.begin(), usual.end(), attribute) != usual.end();
 }
 
 }  // namespace
@@ -103,9 +104,8 @@ NodeWords node_words(const Graph& graph, const Node& node) {
   if (!node.replaced.empty()) {
     words.lines.push_back(join(node.replaced, " \u2192 "));
   } else {
-    for (const std::string& text : attribute_texts(attributes)) {
-      if (!is_usual(text)) words.lines.push_back(text);
-    }
+    const std::string texts = join(attribute_texts(attributes), ", ");
+    if (!texts.empty()) words.lines.push_back(texts);
   }
   for (const ValueId id : node.inputs) {
     const Value& value = graph.value(id);
