@@ -1,7 +1,5 @@
 #include "tenon/ops/cpu/fused/conv_transpose2d_epilogue.h"
 
-#include <numeric>
-
 #include "tenon/core/parallel.h"
 #include "tenon/ops/cpu/conv_transpose_tiles.h"
 #include "tenon/ops/cpu/fused/epilogue.h"
