@@ -1,5 +1,6 @@
 // The reverse pass: runs the tape from the outputs to the leaves, without recursion.
 #include <algorithm>
+#include <atomic>
 #include <queue>
 #include <unordered_map>
 #include <unordered_set>
@@ -311,9 +312,9 @@ const Tensor& Tensor::retain_grad() const {
 
 std::size_t Tensor::register_hook(std::function<Tensor(const Tensor&)> hook) const {
   TENON_CHECK(requires_grad(), "register_hook: the tensor does not require a gradient");
-  std::vector<GradientHook>& hooks = detail::gradient_hooks(*this);
-  const std::size_t id = hooks.empty() ? 0 : hooks.back().id + 1;
-  hooks.push_back({id, std::move(hook)});
+  static std::atomic<std::size_t> next_id{0};  // never given twice: a stale number removes nothing
+  const std::size_t id = next_id.fetch_add(1, std::memory_order_relaxed);
+  detail::gradient_hooks(*this).push_back({id, std::move(hook)});
   return id;
 }
 

@@ -2,7 +2,7 @@
 
 #include <cmath>
 #include <cstring>
-#include <numeric>
+#include <utility>
 
 #include "tenon/core/kernels.h"
 #include "tenon/core/tensor_body.h"
@@ -15,12 +15,35 @@ Tensor finish(Tensor tensor, const TensorOptions& options) {
   return tensor;
 }
 
-/// A tensor of `values` converted to the options' dtype and device.
-template <class T>
-Tensor from_values(const std::vector<T>& values, const Shape& shape, const TensorOptions& options) {
+/// A tensor of `value_at(0)`, `value_at(1)`, … in row-major order, which are computed as `T`.
+template <class T, class ValueAt>
+Tensor generate(const Shape& shape, const TensorOptions& options, const ValueAt& value_at) {
+  Tensor values = detail::make_empty({shape, dtype_of<T>, Device::cpu()});
+  T* out = values.data<T>();
+  const std::int64_t count = values.numel();
+  for (std::int64_t i = 0; i < count; ++i) out[i] = value_at(i);
+  if (options.dtype == dtype_of<T> && options.device.is_cpu()) return finish(values, options);
   Tensor result = detail::make_empty({shape, options.dtype, options.device});
-  kernels::copy(tensor(values, shape), result);
+  kernels::copy(values, result);
   return finish(std::move(result), options);
+}
+
+/// How many steps lead from `start` to before `end`.
+std::int64_t count_steps(Scalar start, Scalar end, Scalar step) {
+  const double distance = end.to_double() - start.to_double();
+  const double steps = std::ceil(distance / step.to_double());
+  // Not 2^63 itself: the elements are counted in bytes later.
+  TENON_CHECK(std::isfinite(step.to_double()) && steps >= 0 && steps < 0x1p60, "arange: from ",
+              start, " to ", end, " is not reached in a number of steps of ", step,
+              " that can be counted");
+  const bool real = start.kind() == Scalar::Kind::Real || end.kind() == Scalar::Kind::Real ||
+                    step.kind() == Scalar::Kind::Real;
+  if (real) return static_cast<std::int64_t>(steps);
+  std::int64_t exact_distance = 0;
+  TENON_CHECK(!__builtin_sub_overflow(end.to_int64(), start.to_int64(), &exact_distance),
+              "arange: the distance from ", start, " to ", end, " is not below 2^63");
+  const std::int64_t whole = exact_distance / step.to_int64();
+  return whole + (exact_distance % step.to_int64() != 0 ? 1 : 0);
 }
 
 TensorOptions options_of(const Tensor& other) {
@@ -51,38 +74,25 @@ Tensor eye(std::int64_t n, const TensorOptions& options) {
 }
 
 Tensor arange(Scalar start, Scalar end, Scalar step, const TensorOptions& options) {
-  const bool real = start.kind() == Scalar::Kind::Real || end.kind() == Scalar::Kind::Real ||
-                    step.kind() == Scalar::Kind::Real;
-  const double distance = end.to_double() - start.to_double();
-  TENON_CHECK(std::isfinite(distance) && step.to_double() != 0 && std::isfinite(step.to_double()) &&
-                  distance / step.to_double() >= 0,
-              "arange: from ", start, " to ", end, " is not reached in steps of ", step);
-  const auto count = static_cast<std::int64_t>(std::ceil(distance / step.to_double()));
-  if (real) {
-    std::vector<double> values(static_cast<std::size_t>(count));
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      values[i] = start.to_double() + static_cast<double>(i) * step.to_double();
-    }
-    return from_values(values, {count}, options);
+  const std::int64_t count = count_steps(start, end, step);
+  if (start.kind() == Scalar::Kind::Real || step.kind() == Scalar::Kind::Real) {
+    return generate<double>({count}, options, [&](std::int64_t i) {
+      return start.to_double() + static_cast<double>(i) * step.to_double();
+    });
   }
-  std::vector<std::int64_t> values(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    values[i] = start.to_int64() + static_cast<std::int64_t>(i) * step.to_int64();
-  }
-  return from_values(values, {count}, options);
+  return generate<std::int64_t>(
+      {count}, options, [&](std::int64_t i) { return start.to_int64() + i * step.to_int64(); });
 }
 
 Tensor linspace(double start, double end, std::int64_t steps, const TensorOptions& options) {
   TENON_CHECK(steps >= 0, "linspace: a negative number of steps, ", steps);
-  std::vector<double> values(static_cast<std::size_t>(steps));
-  for (std::size_t i = 0; i < values.size(); ++i) {
+  const double step = steps > 1 ? (end - start) / static_cast<double>(steps - 1) : 0;
+  return generate<double>({steps}, options, [&](std::int64_t i) {
     // From both ends toward the middle, so that both ends are exact.
-    const double step = steps > 1 ? (end - start) / static_cast<double>(steps - 1) : 0;
-    values[i] = i < values.size() / 2 || steps == 1
-                    ? start + static_cast<double>(i) * step
-                    : end - static_cast<double>(values.size() - 1 - i) * step;
-  }
-  return from_values(values, {steps}, options);
+    const bool from_start = i < steps / 2 || steps == 1;
+    return from_start ? start + static_cast<double>(i) * step
+                      : end - static_cast<double>(steps - 1 - i) * step;
+  });
 }
 
 Tensor rand(const Shape& shape, const TensorOptions& options, Generator& generator) {
@@ -101,23 +111,21 @@ Tensor randint(std::int64_t low, std::int64_t high, const Shape& shape,
                const TensorOptions& options, Generator& generator) {
   TENON_CHECK(low < high, "randint: the range [", low, ", ", high, ") is empty");
   const std::uint64_t range = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
-  std::vector<std::int64_t> values(static_cast<std::size_t>(shape.numel()));
-  for (std::int64_t& value : values) {
+  return generate<std::int64_t>(shape, options, [&](std::int64_t) {
     const std::uint64_t word = std::uint64_t{generator.next()} << 32 | generator.next();
-    value = static_cast<std::int64_t>(static_cast<std::uint64_t>(low) + word % range);
-  }
-  return from_values(values, shape, options);
+    return static_cast<std::int64_t>(static_cast<std::uint64_t>(low) + word % range);
+  });
 }
 
 Tensor randperm(std::int64_t n, Generator& generator) {
   TENON_CHECK(n >= 0, "randperm: a negative length, ", n);
-  std::vector<std::int64_t> values(static_cast<std::size_t>(n));
-  std::iota(values.begin(), values.end(), std::int64_t{0});
-  for (std::size_t i = values.size(); i > 1; --i) {  // Fisher and Yates
+  const Tensor result = arange(0, n);
+  std::int64_t* values = result.data<std::int64_t>();
+  for (std::int64_t i = n; i > 1; --i) {  // Fisher and Yates
     const std::uint64_t word = std::uint64_t{generator.next()} << 32 | generator.next();
-    std::swap(values[i - 1], values[word % i]);
+    std::swap(values[i - 1], values[word % static_cast<std::uint64_t>(i)]);
   }
-  return tensor(values, {n});
+  return result;
 }
 
 Tensor empty_like(const Tensor& other) { return empty(other.shape(), options_of(other)); }
@@ -147,8 +155,8 @@ Tensor scalar_tensor(Scalar value, const TensorOptions& options) {
 }
 
 Tensor from_blob(void* data, const Shape& shape, DType dtype, std::function<void(void*)> deleter) {
-  TENON_CHECK(data != nullptr || shape.numel() == 0, "from_blob: null data for the shape ", shape);
-  const auto bytes = static_cast<std::size_t>(shape.numel()) * item_size(dtype);
+  const std::size_t bytes = detail::byte_count({shape, dtype, Device::cpu()}, "from_blob");
+  TENON_CHECK(data != nullptr || bytes == 0, "from_blob: null data for the shape ", shape);
   return detail::make_tensor(Storage::adopt(data, bytes, Device::cpu(), std::move(deleter)), shape,
                              contiguous_strides(shape), 0, dtype);
 }

@@ -1,4 +1,4 @@
-// Printing tensors as PyTorch prints them.
+// Printing tensors by the rules of PyTorch's torch/_tensor_str.py.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -15,45 +15,90 @@ constexpr std::int64_t kThreshold = 1000;  // elements from which long dimension
 constexpr std::size_t kLineWidth = 80;
 constexpr std::string_view kPrefix = "tensor(";
 
-/// How the numbers of one tensor are written: all alike, in a common width.
-struct Format {
-  bool integral = false;  // whole numbers: "2.", or "2" for an integer dtype
-  bool scientific = false;
-  bool is_real = false;
-  bool is_bool = false;
-  std::size_t width = 0;
+/// How the elements of one tensor are written: all alike, right-aligned in a common width.
+class Format {
+ public:
+  Format(DType dtype, const std::vector<Scalar>& values) : real_(is_floating(dtype)) {
+    if (real_) {
+      choose_notation(values);
+    } else {
+      for (const Scalar& value : values) width_ = std::max(width_, write(value).size());
+    }
+  }
 
-  std::string write(double value) const {
-    if (is_bool) return value != 0 ? "true" : "false";
-    if (!is_real) return std::to_string(static_cast<std::int64_t>(value));
-    if (std::isnan(value)) return "nan";
-    if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
-    char text[400];
-    const char* pattern = scientific ? "%.4e" : integral ? "%.0f." : "%.4f";
-    std::snprintf(text, sizeof text, pattern, value);
+  std::size_t width() const { return width_; }
+
+  std::string aligned(const Scalar& value) const {
+    const std::string text = write(value);
+    return std::string(width_ - std::min(width_, text.size()), ' ') + text;
+  }
+
+ private:
+  /// Whole numbers are written "2."; numbers of very different or extreme size in scientific
+  /// notation. Only finite values other than zero count.
+  void choose_notation(const std::vector<Scalar>& values) {
+    std::vector<double> counted;
+    for (const Scalar& value : values) {
+      const double number = value.to_double();
+      if (std::isfinite(number) && number != 0) counted.push_back(number);
+    }
+    if (counted.empty()) return;
+    double smallest = INFINITY;
+    double largest = 0;
+    for (double number : counted) {
+      whole_ = whole_ && number == std::trunc(number);
+      smallest = std::min(smallest, std::abs(number));
+      largest = std::max(largest, std::abs(number));
+    }
+    scientific_ = largest / smallest > 1000 || largest > 1e8 || (!whole_ && smallest < 1e-4);
+    for (double number : counted) width_ = std::max(width_, write(number).size());
+  }
+
+  std::string write(const Scalar& value) const {
+    if (value.kind() == Scalar::Kind::Bool) return value.to_int64() != 0 ? "true" : "false";
+    if (!real_) return std::to_string(value.to_int64());
+    const double number = value.to_double();
+    if (std::isnan(number)) return "nan";
+    if (std::isinf(number)) return number > 0 ? "inf" : "-inf";
+    char text[400];  // the largest double has 309 digits before the point
+    std::snprintf(text, sizeof text, scientific_ ? "%.4e" : whole_ ? "%.0f." : "%.4f", number);
     return text;
   }
+
+  bool real_;
+  bool whole_ = true;
+  bool scientific_ = false;
+  std::size_t width_ = 1;
 };
 
-/// Walks the elements that are shown.
+/// Writes the nested lists of elements.
 class Printer {
  public:
   Printer(std::ostream& out, const Tensor& tensor)
-      : out_(out), tensor_(tensor), shortened_(tensor.numel() > kThreshold) {
-    visit_shown(0, 0, [&](double value) { shown_.push_back(value); });
-    choose_format();
+      : out_(out),
+        tensor_(tensor),
+        shortened_(tensor.numel() > kThreshold),
+        format_(tensor.dtype(), shown_elements()) {}
+
+  void print() {
+    if (tensor_.numel() == 0) {
+      out_ << "[]";
+    } else {
+      print_dim(0, 0, kPrefix.size());
+    }
   }
 
-  void print() { print_dim(0, 0, kPrefix.size()); }
-
  private:
-  /// The positions along a dimension of `size` that are shown; -1 stands for the gap.
-  std::vector<std::int64_t> positions(std::int64_t size) const {
+  static constexpr std::int64_t kGap = -1;
+
+  /// The positions along dimension `dim` that are shown, with `kGap` for those left out.
+  std::vector<std::int64_t> positions(std::size_t dim) const {
+    const std::int64_t size = tensor_.shape()[dim];
     std::vector<std::int64_t> result;
     const bool gap = shortened_ && size > 2 * kEdgeItems;
     for (std::int64_t i = 0; i < size; ++i) {
       if (gap && i == kEdgeItems) {
-        result.push_back(-1);
+        result.push_back(kGap);
         i = size - kEdgeItems;
       }
       result.push_back(i);
@@ -61,110 +106,93 @@ class Printer {
     return result;
   }
 
-  double value_at(std::int64_t offset) const {
-    return detail::make_view(tensor_, {}, {}, tensor_.body()->offset + offset).item<double>();
+  Scalar element(std::int64_t offset) const {
+    const Tensor at = detail::make_view(tensor_, {}, {}, tensor_.body()->offset + offset);
+    if (is_floating(tensor_.dtype())) return at.item<double>();
+    if (tensor_.dtype() == DType::Bool) return at.item<bool>();
+    return at.item<std::int64_t>();
   }
 
-  template <class Visit>
-  void visit_shown(std::size_t dim, std::int64_t offset, Visit&& visit) const {
-    if (dim == tensor_.dim()) {
-      visit(value_at(offset));
-      return;
+  std::vector<Scalar> shown_elements() const {
+    std::vector<std::int64_t> offsets;
+    if (tensor_.numel() > 0) offsets.push_back(0);
+    for (std::size_t dim = 0; dim < tensor_.dim() && !offsets.empty(); ++dim) {
+      std::vector<std::int64_t> longer;
+      for (std::int64_t offset : offsets) {
+        for (std::int64_t i : positions(dim)) {
+          if (i != kGap) longer.push_back(offset + i * tensor_.strides()[dim]);
+        }
+      }
+      offsets = std::move(longer);
     }
-    for (std::int64_t i : positions(tensor_.shape()[dim])) {
-      if (i >= 0) visit_shown(dim + 1, offset + i * tensor_.strides()[dim], visit);
-    }
-  }
-
-  void choose_format() {
-    format_.is_bool = tensor_.dtype() == DType::Bool;
-    format_.is_real = is_floating(tensor_.dtype());
-    double smallest = INFINITY;  // magnitudes of the finite values that are not zero
-    double largest = 0;
-    format_.integral = true;
-    for (double value : shown_) {
-      if (!std::isfinite(value)) continue;
-      format_.integral = format_.integral && value == std::trunc(value);
-      if (value == 0) continue;
-      smallest = std::min(smallest, std::abs(value));
-      largest = std::max(largest, std::abs(value));
-    }
-    if (largest > 0) {
-      format_.scientific =
-          largest / smallest > 1000 || largest > 1e8 || (!format_.integral && smallest < 1e-4);
-      if (format_.integral) format_.scientific = largest > 1e8;
-    }
-    for (double value : shown_)
-      format_.width = std::max(format_.width, format_.write(value).size());
+    std::vector<Scalar> elements;
+    for (std::int64_t offset : offsets) elements.push_back(element(offset));
+    return elements;
   }
 
   void print_dim(std::size_t dim, std::int64_t offset, std::size_t indent) {
     if (dim == tensor_.dim()) {
-      out_ << format_.write(value_at(offset));
+      out_ << format_.aligned(element(offset));
       return;
     }
+    const bool innermost = dim + 1 == tensor_.dim();
+    const std::size_t a_line =
+        innermost ? std::max<std::size_t>(1, (kLineWidth - indent) / (format_.width() + 2)) : 1;
+    const std::size_t line_breaks = innermost ? 1 : tensor_.dim() - dim - 1;
+    std::size_t written = 0;
     out_ << '[';
-    if (dim + 1 == tensor_.dim()) {
-      print_row(offset, indent + 1);
-    } else {
-      bool first = true;
-      const std::size_t blank_lines = tensor_.dim() - dim - 1;
-      for (std::int64_t i : positions(tensor_.shape()[dim])) {
-        if (!first) out_ << ',' << std::string(blank_lines, '\n') << std::string(indent + 1, ' ');
-        first = false;
-        if (i < 0) {
-          out_ << "...";
-        } else {
-          print_dim(dim + 1, offset + i * tensor_.strides()[dim], indent + 1);
-        }
+    for (std::int64_t i : positions(dim)) {
+      if (written > 0 && written % a_line == 0) {
+        out_ << ',' << std::string(line_breaks, '\n') << std::string(indent + 1, ' ');
+      } else if (written > 0) {
+        out_ << ", ";
       }
+      if (i == kGap) {
+        out_ << (innermost ? " ..." : "...");
+      } else {
+        print_dim(dim + 1, offset + i * tensor_.strides()[dim], indent + 1);
+      }
+      ++written;
     }
     out_ << ']';
-  }
-
-  void print_row(std::int64_t offset, std::size_t indent) {
-    const std::size_t a_line =
-        std::max<std::size_t>(1, (kLineWidth - indent) / (format_.width + 2));
-    std::size_t on_line = 0;
-    bool first = true;
-    const std::size_t dim = tensor_.dim() - 1;
-    for (std::int64_t i : positions(tensor_.shape()[dim])) {
-      if (!first) out_ << ", ";
-      first = false;
-      if (on_line == a_line) {
-        out_ << '\n' << std::string(indent, ' ');
-        on_line = 0;
-      }
-      const std::string text =
-          i < 0 ? "..." : format_.write(value_at(offset + i * tensor_.strides()[dim]));
-      if (i >= 0) out_ << std::string(format_.width - text.size(), ' ');
-      out_ << text;
-      ++on_line;
-    }
   }
 
   std::ostream& out_;
   const Tensor& tensor_;
   bool shortened_;
-  std::vector<double> shown_;
   Format format_;
 };
+
+/// What follows the elements: all that they do not show.
+std::vector<std::string> properties(const Tensor& tensor) {
+  std::vector<std::string> result;
+  const DType dtype = tensor.dtype();
+  const bool empty = tensor.numel() == 0;
+  if (!tensor.device().is_cpu()) result.push_back(detail::concat("device=", tensor.device()));
+  if (empty && tensor.dim() != 1) result.push_back(detail::concat("size=", tensor.shape()));
+  const bool implied =
+      dtype == DType::Float32 || (!empty && (dtype == DType::Int64 || dtype == DType::Bool));
+  if (!implied) result.push_back(detail::concat("dtype=", dtype));
+  if (tensor.requires_grad()) result.emplace_back("requires_grad=true");
+  return result;
+}
 
 }  // namespace
 
 std::ostream& operator<<(std::ostream& out, const Tensor& tensor) {
   if (!tensor.defined()) return out << "tensor(undefined)";
   if (tensor.is_traced()) return out << "tensor(traced, " << tensor.spec() << ')';
-  out << kPrefix;
-  Printer(out, tensor).print();
-  if (tensor.numel() == 0 && tensor.dim() != 1) out << ", size=" << tensor.shape();
-  const DType dtype = tensor.dtype();
-  const bool implied = dtype == DType::Float32 || dtype == DType::Bool ||
-                       (dtype == DType::Int64 && tensor.numel() > 0);
-  if (!implied) out << ", dtype=" << dtype;
-  if (!tensor.device().is_cpu()) out << ", device=" << tensor.device();
-  if (tensor.requires_grad()) out << ", requires_grad=true";
-  return out << ')';
+  std::ostringstream elements;
+  elements << kPrefix;
+  Printer(elements, tensor).print();
+  std::string text = elements.str();
+  for (const std::string& property : properties(tensor)) {
+    const std::size_t line = text.size() - (text.rfind('\n') + 1);  // npos + 1 is 0
+    const bool fits = line + property.size() + 4 <= kLineWidth;
+    text += fits ? ", " : ",\n" + std::string(kPrefix.size(), ' ');
+    text += property;
+  }
+  return out << text << ')';
 }
 
 }  // namespace tenon

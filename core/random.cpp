@@ -43,14 +43,14 @@ void fill_contiguous(const Tensor& target, Generator& generator, const Draw& dra
   });
 }
 
-/// The same for any strides.
+/// The same for any strides and device; other devices get the values that the CPU draws.
 template <class T, class Draw>
 void fill(const Tensor& target, Generator& generator, const Draw& draw) {
-  if (target.is_contiguous()) {
+  if (target.is_contiguous() && target.device().is_cpu()) {
     fill_contiguous<T>(target, generator, draw);
     return;
   }
-  const Tensor values = detail::make_empty(target.spec());
+  const Tensor values = detail::make_empty({target.shape(), target.dtype(), Device::cpu()});
   fill_contiguous<T>(values, generator, draw);
   target.copy_(values);
 }

@@ -35,14 +35,19 @@ Tensor make_view(const Tensor& base, const Shape& shape, const Strides& strides,
   return make_tensor(base.body()->storage, shape, strides, offset, base.dtype());
 }
 
-Tensor make_empty(const TensorSpec& spec) {
+std::size_t byte_count(const TensorSpec& spec, std::string_view op) {
   for (std::int64_t size : spec.shape) {
-    TENON_CHECK(size >= 0, "empty: negative size in shape ", spec.shape);
+    TENON_CHECK(size >= 0, op, ": negative size in shape ", spec.shape);
   }
   const auto count = static_cast<std::size_t>(spec.shape.numel());
   std::size_t bytes = 0;
-  TENON_CHECK(!__builtin_mul_overflow(count, item_size(spec.dtype), &bytes), "empty: ", spec,
+  TENON_CHECK(!__builtin_mul_overflow(count, item_size(spec.dtype), &bytes), op, ": ", spec,
               " takes more than 2^64 bytes");
+  return bytes;
+}
+
+Tensor make_empty(const TensorSpec& spec) {
+  const std::size_t bytes = byte_count(spec, "empty");
   return make_tensor(Storage::allocate(bytes, spec.device), spec.shape,
                      contiguous_strides(spec.shape), 0, spec.dtype);
 }

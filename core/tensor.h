@@ -74,7 +74,9 @@ class Tensor {
   template <class T = double>
   T item() const {
     const Scalar value = item_scalar();
-    if constexpr (std::is_floating_point_v<T>) {
+    if constexpr (std::is_same_v<T, bool>) {
+      return value.to_double() != 0;
+    } else if constexpr (std::is_floating_point_v<T>) {
       return static_cast<T>(value.to_double());
     } else {
       return static_cast<T>(value.to_int64());

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -60,6 +61,9 @@ struct TensorBody {
 /// What `tensor` points to; throws `Error` when it is undefined.
 TensorBody& body_of(const Tensor& tensor);
 
+/// The memory that a contiguous tensor of `spec` takes. Throws `Error` naming `op` when a size is
+/// negative or the count overflows.
+std::size_t byte_count(const TensorSpec& spec, std::string_view op);
 /// A tensor over `storage` without history.
 Tensor make_tensor(std::shared_ptr<Storage> storage, const Shape& shape, const Strides& strides,
                    std::int64_t offset, DType dtype);
