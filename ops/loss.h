@@ -37,8 +37,8 @@ Tensor l1_loss(const Tensor& x, const Tensor& target, Reduction reduction = Redu
 
 /// Optional arguments of `bce_with_logits`; both tensors broadcast to the input.
 struct BceOptions {
-  Tensor weight;      ///< factor of each element's loss
-  Tensor pos_weight;  ///< factor of the positive class
+  Tensor weight = {};      ///< factor of each element's loss
+  Tensor pos_weight = {};  ///< factor of the positive class
   Reduction reduction = Reduction::Mean;
 };
 /// Binary cross entropy of sigmoid(x) with targets in [0, 1], accurate for large |x|:
@@ -47,7 +47,7 @@ Tensor bce_with_logits(const Tensor& x, const Tensor& target, const BceOptions& 
 
 /// Optional arguments of `nll_loss`.
 struct NllOptions {
-  Tensor weight;                     ///< [C], a factor for each class
+  Tensor weight = {};                ///< [C], a factor for each class
   std::int64_t ignore_index = -100;  ///< samples of this class count for nothing
   Reduction reduction = Reduction::Mean;
 };
@@ -58,7 +58,7 @@ Tensor nll_loss(const Tensor& x, const Tensor& target, const NllOptions& options
 
 /// Optional arguments of `cross_entropy`.
 struct CrossEntropyOptions {
-  Tensor weight;                     ///< [C], a factor for each class
+  Tensor weight = {};                ///< [C], a factor for each class
   std::int64_t ignore_index = -100;  ///< samples of this class count for nothing
   Reduction reduction = Reduction::Mean;
   double label_smoothing = 0;  ///< share of the target that is spread evenly over all classes

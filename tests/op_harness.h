@@ -45,12 +45,12 @@ using Values = std::span<const double>;
 
 /// An op with its reference, as the comment above shows.
 struct OpCase {
-  std::string name;
-  std::function<Tensor(Inputs)> function;
+  std::string name = {};
+  std::function<Tensor(Inputs)> function = {};
   /// Takes float64 inputs; integer and bool results are expected to agree exactly.
-  std::function<Tensor(Inputs)> reference;
+  std::function<Tensor(Inputs)> reference = {};
   /// Shapes of the inputs, one set after another.
-  std::vector<std::vector<Shape>> shapes;
+  std::vector<std::vector<Shape>> shapes = {};
   double low = -2;
   double high = 2;
   std::vector<DType> dtypes = {DType::Float32, DType::Float64, DType::Float16, DType::BFloat16};

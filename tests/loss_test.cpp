@@ -1,0 +1,264 @@
+#include "tenon/ops/loss.h"
+
+#include <limits>
+
+#include "tenon/ops/ops.h"
+#include "tenon/tests/op_harness.h"
+#include "tenon/tests/support/matchers.h"
+
+namespace tenon::test {
+namespace {
+
+using ops::Reduction;
+
+Tensor float64(const std::vector<double>& values, const Shape& shape) {
+  return tensor(values, shape);
+}
+
+double total(const Tensor& x) {
+  double result = 0;
+  for (const double value : x.to_vector<double>()) result += value;
+  return result;
+}
+
+/// The reference of an elementwise loss, reduced.
+std::function<Tensor(Inputs)> reduced(const std::function<double(Values)>& loss,
+                                      Reduction reduction) {
+  return [=](Inputs inputs) {
+    const Tensor losses = elementwise(loss)(inputs);
+    if (reduction == Reduction::None) return losses;
+    const double count = reduction == Reduction::Mean ? static_cast<double>(losses.numel()) : 1;
+    return full({}, total(losses) / count, {.dtype = DType::Float64});
+  };
+}
+
+const std::vector<std::pair<std::string, Reduction>> kReductions = {
+    {"none", Reduction::None}, {"mean", Reduction::Mean}, {"sum", Reduction::Sum}};
+
+/// Input x, target t in [0.1, 0.9].
+std::vector<OpCase> elementwise_cases() {
+  std::vector<OpCase> cases;
+  for (const auto& entry : kReductions) {
+    const Reduction reduction = entry.second;
+    const OpCase common{.shapes = {{{3, 5}, {3, 5}}, {{7}, {7}}, {{}, {}}, {{2, 3, 5}, {2, 3, 5}}},
+                        .low = 0.1,
+                        .high = 0.9,
+                        .slack = 8};
+    OpCase mse = common;
+    mse.name = "mse_" + entry.first;
+    mse.function = [=](Inputs x) { return ops::mse_loss(x[0], x[1], reduction); };
+    mse.reference = reduced([](Values v) { return (v[0] - v[1]) * (v[0] - v[1]); }, reduction);
+    cases.push_back(mse);
+    OpCase l1 = common;
+    l1.name = "l1_" + entry.first;
+    l1.function = [=](Inputs x) { return ops::l1_loss(x[0], x[1], reduction); };
+    l1.reference = reduced([](Values v) { return std::abs(v[0] - v[1]); }, reduction);
+    cases.push_back(l1);
+    OpCase bce = common;
+    bce.name = "bce_with_logits_" + entry.first;
+    bce.function = [=](Inputs x) {
+      return ops::bce_with_logits(x[0], x[1], {.reduction = reduction});
+    };
+    bce.reference = reduced(
+        [](Values v) {
+          const double p = 1 / (1 + std::exp(-v[0]));
+          return -(v[1] * std::log(p) + (1 - v[1]) * std::log(1 - p));
+        },
+        reduction);
+    cases.push_back(bce);
+  }
+  return cases;
+}
+
+TENON_OP_TESTS(ElementwiseLoss, elementwise_cases());
+
+/// Target classes of as many samples as an input [N, C, ...] has: 0, 1, …, C-1, 0, …
+Tensor counting_target(const Shape& shape) {
+  Shape samples = shape;
+  samples.erase(1);
+  std::vector<std::int64_t> classes;
+  for (std::int64_t i = 0; i < samples.numel(); ++i) classes.push_back(i % shape[1]);
+  return tensor(classes, samples);
+}
+
+/// Cross entropy of every sample from the definition.
+Tensor reference_cross_entropy(const Tensor& x, Reduction reduction) {
+  const Shape& shape = x.shape();
+  const std::vector<double> scores = x.to_vector<double>();
+  const Tensor target = counting_target(shape);
+  const std::vector<std::int64_t> classes = target.to_vector<std::int64_t>();
+  const std::int64_t inner = contiguous_strides(shape)[1];
+  std::vector<double> losses;
+  for (std::size_t i = 0; i < classes.size(); ++i) {
+    const std::int64_t n = static_cast<std::int64_t>(i) / inner;
+    const std::int64_t first = n * shape[1] * inner + static_cast<std::int64_t>(i) % inner;
+    const auto score = [&](std::int64_t c) {
+      return scores[static_cast<std::size_t>(first + c * inner)];
+    };
+    double sum = 0;
+    for (std::int64_t c = 0; c < shape[1]; ++c) sum += std::exp(score(c));
+    losses.push_back(std::log(sum) - score(classes[i]));
+  }
+  const Tensor all = tensor(losses, target.shape());
+  if (reduction == Reduction::None) return all;
+  const double count = reduction == Reduction::Mean ? static_cast<double>(losses.size()) : 1;
+  return full({}, total(all) / count, {.dtype = DType::Float64});
+}
+
+std::vector<OpCase> cross_entropy_cases() {
+  std::vector<OpCase> cases;
+  for (const auto& entry : kReductions) {
+    const Reduction reduction = entry.second;
+    cases.push_back(
+        {.name = "cross_entropy_" + entry.first,
+         .function =
+             [=](Inputs x) {
+               return ops::cross_entropy(x[0], counting_target(x[0].shape()),
+                                         {.reduction = reduction});
+             },
+         .reference = [=](Inputs x) { return reference_cross_entropy(x[0], reduction); },
+         .shapes = {{{3, 5}}, {{7, 3}}, {{1, 1}}, {{2, 5, 3}}, {{2, 3, 2, 2}}, {{131, 10}}},
+         .slack = 8});
+  }
+  return cases;
+}
+
+TENON_OP_TESTS(CrossEntropy, cross_entropy_cases());
+
+// ---- values and gradients that PyTorch 2.15 gives
+// -------------------------------------------------
+
+Tensor scores() {
+  const Tensor x =
+      float64({0.5, -1.25, 2.0, 1.5, 0.25, -0.75, -2.0, 0.0, 1.0, 0.125, 3.0, -0.5}, {4, 3});
+  return x.requires_grad_();
+}
+
+Tensor target_with_one_ignored() { return tensor<std::int64_t>({2, -100, 1, 1}); }
+
+void expect_loss(const Tensor& loss, const Tensor& x, double value,
+                 const std::vector<double>& gradient) {
+  expect_close(loss, full({}, value, {.dtype = DType::Float64}), 10);
+  loss.backward();
+  expect_close(x.grad(), float64(gradient, x.shape()), 100, "gradient");
+}
+
+TEST(CrossEntropyOptions, IgnoredSamplesCountForNothing) {
+  const Tensor x = scores();
+  expect_loss(ops::cross_entropy(x, target_with_one_ignored()), x, 0.5549000667006966,
+              {0.05894006070248143, 0.01024224677547881, -0.06918230747796024, 0, 0, 0,
+               0.01170634231977991, -0.24683451321919364, 0.23512817089941368, 0.01730641063986782,
+               -0.0265698647214998, 0.0092634540816319});
+}
+
+TEST(CrossEntropyOptions, LabelSmoothing) {
+  const Tensor x = scores();
+  expect_loss(
+      ops::cross_entropy(x, tensor<std::int64_t>({2, 0, 1, 1}), {.label_smoothing = 0.1}), x,
+      0.6290515357106619,
+      {0.03587171219352774, -0.00065164825172423, -0.03522006394180352, -0.05372324804556711,
+       0.04312581766607956, 0.01059743037948755, 0.0004464234065016, -0.16845921824772858,
+       0.16801279484122694, 0.00464647464656754, -0.00326073187445819, -0.00138574277210941});
+}
+
+TEST(CrossEntropyOptions, WeightsIgnoredSamplesAndSmoothingTogether) {
+  const Tensor weight = tensor<double>({0.5, 1, 2});
+  const Tensor x = scores();
+  expect_loss(
+      ops::cross_entropy(x, target_with_one_ignored(), {.weight = weight, .label_smoothing = 0.1}),
+      x, 0.5707637470572385,
+      {0.08055967059315039, 0.00638989640641746, -0.08694956699956784, 0, 0, 0, 0.00475941935216551,
+       -0.1673779829963018, 0.1626185636441363, 0.00902947144623255, 0.00057381148318977,
+       -0.00960328292942234});
+  const Tensor none =
+      ops::cross_entropy(x, target_with_one_ignored(),
+                         {.weight = weight, .reduction = Reduction::None, .label_smoothing = 0.1});
+  expect_close(none,
+               tensor<double>({0.5791921342788959, 0, 1.3381624203809896, 0.3657004335690684}), 10);
+}
+
+TEST(CrossEntropyOptions, TargetsMayBeProbabilities) {
+  const Tensor target = float64({.2, .3, .5, 1, 0, 0, .25, .25, .5, 0, .5, .5}, {4, 3});
+  const Tensor x = scores();
+  expect_loss(
+      ops::cross_entropy(x, target,
+                         {.weight = tensor<double>({0.5, 1, 2}), .label_smoothing = 0.1}),
+      x, 1.6291645631537222,
+      {0.03418894600864541, -0.06525821353765146, 0.03106926752900606, -0.01488761833693247,
+       0.02082685223300064, -0.00593923389606817, -0.0204024127481402, 0.02326703084508979,
+       -0.00286461809694962, 0.01487038503718794, 0.2166064821396836, -0.23147686717687158});
+}
+
+TEST(CrossEntropyOptions, NothingButIgnoredSamplesGivesNan) {
+  const Tensor target = tensor<std::int64_t>({-100, -100});
+  EXPECT_TRUE(std::isnan(ops::cross_entropy(zeros({2, 3}), target).item()));
+}
+
+TEST(CrossEntropyOptions, OneSampleNeedsNoBatchDimension) {
+  const Tensor x = scores();
+  const Tensor one = ops::cross_entropy(x.select(0, 0), full({}, 2, {.dtype = DType::Int64}));
+  EXPECT_EQ(one.shape(), (Shape{}));
+  const Tensor all =
+      ops::cross_entropy(x, tensor<std::int64_t>({2, 0, 1, 1}), {.reduction = Reduction::None});
+  EXPECT_EQ(one.item(), all.to_vector<double>()[0]);
+}
+
+TEST(CrossEntropyOptions, IsNllLossOfLogSoftmax) {
+  const Tensor x = scores();
+  const Tensor target = target_with_one_ignored();
+  EXPECT_EQ(ops::cross_entropy(x, target).item(),
+            ops::nll_loss(ops::log_softmax(x, 1), target).item());
+}
+
+TEST(CrossEntropyHalf, TheMeanOverManySamplesDoesNotOverflow) {
+  const Tensor x = zeros({70000, 2}, {.dtype = DType::Float16});
+  const Tensor target = zeros({70000}, {.dtype = DType::Int64});
+  EXPECT_NEAR(ops::cross_entropy(x, target).item(), std::log(2.0), 1e-3);
+}
+
+TEST(CrossEntropyErrors, NameTheTargetOrTheShapes) {
+  const Tensor x = zeros({2, 3});
+  expect_error(
+      [&] {
+        ops::cross_entropy(x, tensor<std::int64_t>({0, 3}));
+      },
+      {"target 3", "[0, 3)"});
+  expect_error([&] { ops::cross_entropy(x, tensor<std::int64_t>({-1, 0})); }, {"target -1"});
+  expect_error([&] { ops::cross_entropy(x, tensor<std::int64_t>({0})); }, {"[2, 3]", "[1]"});
+  expect_error([&] { ops::cross_entropy(x, zeros({2, 4})); }, {"cross_entropy", "[2, 4]"});
+  expect_error([&] { ops::nll_loss(x, zeros({2})); }, {"nll_loss", "int64"});
+  const Tensor target = tensor<std::int64_t>({0, 1});
+  expect_error([&] { ops::cross_entropy(x, target, {.weight = ones({2})}); }, {"weight", "[2]"});
+  expect_error([&] { ops::cross_entropy(x, target, {.label_smoothing = 1.5}); },
+               {"label_smoothing", "1.5"});
+}
+
+TEST(BceOptions, WeightsOfElementsAndOfThePositiveClass) {
+  const Tensor target = float64({0, 1, .25, 1, 1, 0, .5, 0, 1, 0, 0, 1}, {4, 3});
+  const Tensor x = scores();
+  expect_loss(
+      ops::bce_with_logits(
+          x, target,
+          {.weight = tensor<double>({1, 2, 0.5}), .pos_weight = tensor<double>({2, 0.5, 1})}),
+      x, 1.2947334168289109,
+      {0.05187161093348788, -0.06477498843122427, 0.02628321158241176, -0.03040425396772606,
+       -0.03648529159285016, 0.01336755420102529, -0.06843296808056865, 0.08333333333333333,
+       -0.01120589255708313, 0.04426744778114636, 0.15876235447040557, -0.02593580546674394});
+}
+
+TEST(BceOptions, StaysAccurateForLargeScores) {
+  const Tensor x = tensor<float>({30, 200, -200});
+  const Tensor target = tensor<float>({1, 0, 1});
+  const Tensor losses = ops::bce_with_logits(x, target, {.reduction = Reduction::None});
+  const double tiny = std::exp(-30.0);
+  expect_within(losses, tensor<double>({tiny, 200, 200}), {1e-6, 0}, "loss");
+}
+
+TEST(ElementwiseLossErrors, ShapesMustAgree) {
+  expect_error([] { ops::mse_loss(zeros({2, 3}), zeros({3})); }, {"mse_loss", "[2, 3]", "[3]"});
+  expect_error([] { ops::l1_loss(zeros({2}), zeros({2, 1})); }, {"l1_loss", "[2, 1]"});
+  expect_error([] { ops::bce_with_logits(zeros({2}), zeros({1})); }, {"bce_with_logits", "[1]"});
+}
+
+}  // namespace
+}  // namespace tenon::test
