@@ -11,6 +11,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -22,39 +23,66 @@ namespace {
 
 thread_local bool inside_chunk = false;
 
+/// More is a mistake, and would exhaust the machine before the system refuses.
+constexpr int kMaxThreads = 1024;
+
 int default_num_threads() {
   if (const char* text = std::getenv("TENON_NUM_THREADS")) {
     int count = 0;
     const char* end = text + std::strlen(text);
     const auto [stop, error] = std::from_chars(text, end, count);
-    if (error == std::errc{} && stop == end && count > 0) return count;
+    if (error == std::errc{} && stop == end && count > 0 && count <= kMaxThreads) {
+      return count;
+    }
   }
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
+/// A range cut into chunks of `grain` items. Distances are unsigned: that from the smallest to the
+/// largest int64 has no signed value.
+struct Chunks {
+  std::int64_t begin;
+  std::int64_t end;
+  std::int64_t grain;
+
+  std::uint64_t items() const {
+    return static_cast<std::uint64_t>(end) - static_cast<std::uint64_t>(begin);
+  }
+  std::uint64_t count() const {
+    const auto size = static_cast<std::uint64_t>(grain);
+    return items() / size + (items() % size != 0 ? 1 : 0);
+  }
+  void run(const detail::RangeFunction& body, std::uint64_t chunk) const {
+    const std::uint64_t skipped = chunk * static_cast<std::uint64_t>(grain);
+    const auto first = static_cast<std::int64_t>(static_cast<std::uint64_t>(begin) + skipped);
+    const bool whole = items() - skipped >= static_cast<std::uint64_t>(grain);
+    body(first, whole ? first + grain : end);
+  }
+};
+
 /// Workers that wait for one range at a time and take its chunks in order.
 class ThreadPool {
  public:
   explicit ThreadPool(int threads) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    try {
+      for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    } catch (const std::system_error& error) {
+      const std::size_t started = workers_.size();
+      stop();
+      detail::fail(detail::concat("set_num_threads: the system starts no more than ", started,
+                                  " threads, ", threads, " are wanted: ", error.what()));
+    }
   }
 
-  ~ThreadPool() {
-    {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    wake_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
-  }
+  ~ThreadPool() { stop(); }
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  void run(std::int64_t begin, std::int64_t end, std::int64_t grain, detail::RangeFunction body) {
+  void run(const Chunks& chunks, detail::RangeFunction body) {
     const std::lock_guard caller(callers_);
-    Job job{body, begin, end, grain};
+    Job job(body, chunks);
     {
       const std::lock_guard lock(mutex_);
       job_ = &job;
@@ -71,31 +99,39 @@ class ThreadPool {
  private:
   struct Job {
     detail::RangeFunction body;
-    std::atomic<std::int64_t> next;
-    std::int64_t end;
-    std::int64_t grain;
+    Chunks chunks;
+    std::uint64_t count;
+    std::atomic<std::uint64_t> next{0};
     std::mutex error_mutex{};
     std::exception_ptr error{};
 
-    Job(detail::RangeFunction f, std::int64_t begin, std::int64_t stop, std::int64_t chunk)
-        : body(f), next(begin), end(stop), grain(chunk) {}
+    Job(detail::RangeFunction f, const Chunks& cut) : body(f), chunks(cut), count(cut.count()) {}
 
     void take_chunks() {
       inside_chunk = true;
       for (;;) {
-        const std::int64_t first = next.fetch_add(grain);
-        if (first >= end) break;
+        const std::uint64_t chunk = next.fetch_add(1);
+        if (chunk >= count) break;
         try {
-          body(first, std::min(end, first + grain));
+          chunks.run(body, chunk);
         } catch (...) {
           const std::lock_guard lock(error_mutex);
           if (!error) error = std::current_exception();
-          next.store(end);
+          next.store(count);
         }
       }
       inside_chunk = false;
     }
   };
+
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+  }
 
   void work() {
     std::uint64_t seen = 0;
@@ -146,7 +182,8 @@ PoolHolder& holder() {
 int num_threads() { return holder().get()->threads(); }
 
 void set_num_threads(int count) {
-  TENON_CHECK(count >= 1, "set_num_threads: the count must be at least 1, got ", count);
+  TENON_CHECK(count >= 1 && count <= kMaxThreads, "set_num_threads: the count must be from 1 to ",
+              kMaxThreads, ", got ", count);
   TENON_CHECK(!inside_chunk, "set_num_threads: not from inside parallel_for");
   PoolHolder& pools = holder();
   std::shared_ptr<ThreadPool> replaced;  // joined after the lock is released
@@ -160,16 +197,15 @@ namespace detail {
 void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, RangeFunction body) {
   TENON_CHECK(grain >= 1, "parallel_for: the grain must be at least 1, got ", grain);
   if (begin >= end) return;
+  const Chunks chunks{begin, end, grain};
+  const std::uint64_t count = chunks.count();
   std::shared_ptr<ThreadPool> pool;
-  const bool serial =
-      inside_chunk || end - begin <= grain || (pool = holder().get())->threads() == 1;
+  const bool serial = inside_chunk || count == 1 || (pool = holder().get())->threads() == 1;
   if (!serial) {
-    pool->run(begin, end, grain, body);
+    pool->run(chunks, body);
     return;
   }
-  for (std::int64_t first = begin; first < end; first += grain) {
-    body(first, std::min(end, first + grain));
-  }
+  for (std::uint64_t chunk = 0; chunk < count; ++chunk) chunks.run(body, chunk);
 }
 
 }  // namespace detail
