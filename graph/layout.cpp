@@ -46,7 +46,7 @@ void add_bends(Layout& layout) {
   }
 }
 
-/// The direct neighbours of each box, above and below, through bends.
+/// The direct neighbours of each box through bends, first those above, then those below.
 std::pair<Neighbours, Neighbours> neighbours(const Layout& layout) {
   Neighbours above(layout.boxes.size());
   Neighbours below(layout.boxes.size());
@@ -98,7 +98,7 @@ void settle(Layout& layout, const std::vector<std::size_t>& layer,
 }
 
 void assign_columns(Layout& layout, std::vector<std::vector<std::size_t>>& layers) {
-  const auto [above, below] = neighbours(layout);
+  const std::pair<Neighbours, Neighbours> near_boxes = neighbours(layout);
   std::vector<double> order(layout.boxes.size());
   for (const auto& layer : layers) {
     for (std::size_t i = 0; i < layer.size(); ++i) order[layer[i]] = static_cast<double>(i);
@@ -106,7 +106,7 @@ void assign_columns(Layout& layout, std::vector<std::vector<std::size_t>>& layer
   const auto visit = [&](int sweep, const auto& body) {
     const bool down = sweep % 2 == 0;
     for (std::size_t i = 0; i < layers.size(); ++i) {
-      body(layers[down ? i : layers.size() - 1 - i], down ? above : below);
+      body(layers[down ? i : layers.size() - 1 - i], down ? near_boxes.first : near_boxes.second);
     }
   };
   for (int sweep = 0; sweep < kSweeps; ++sweep) {
