@@ -8,7 +8,9 @@ namespace tenon::ops::cpu {
 void unary(UnaryKind kind, const Tensor& x, const Tensor& y) {
   switch (kind) {
     case UnaryKind::Neg:
-      return map_all<1>({x}, y, [](const auto& a, auto& out) { out = -a; });
+      // Not -a, which Eigen 3.4 computes as 0 - a on AVX-512: that makes 0 of 0 instead of -0.
+      return map_all<1>({x}, y,
+                        [](const auto& a, auto& out) { out = a * element_type<decltype(a)>(-1); });
     case UnaryKind::Abs:
       return map_all<1>({x}, y, [](const auto& a, auto& out) { out = a.abs(); });
     case UnaryKind::Sign:
