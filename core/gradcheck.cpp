@@ -1,7 +1,8 @@
 #include "tenon/core/gradcheck.h"
 
 #include <cmath>
-#include <sstream>
+#include <string>
+#include <string_view>
 
 #include "tenon/core/autograd.h"
 #include "tenon/core/factories.h"
@@ -58,13 +59,9 @@ std::vector<std::vector<double>> analytic_gradients(std::span<const Tensor> outp
   if (!roots.empty()) gradients = grad(roots, inputs, root_weights, {}, true);
   std::vector<std::vector<double>> values;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    if (gradients[i].defined()) {
-      TENON_CHECK(gradients[i].spec() == inputs[i].spec(), "gradcheck: the gradient of input ", i,
-                  " is ", gradients[i].spec(), ", the input ", inputs[i].spec());
-      values.push_back(gradients[i].to_vector<double>());
-    } else {
-      values.emplace_back(static_cast<std::size_t>(inputs[i].numel()), 0.0);
-    }
+    values.push_back(gradients[i].defined()
+                         ? gradients[i].to_vector<double>()
+                         : std::vector<double>(static_cast<std::size_t>(inputs[i].numel()), 0.0));
   }
   return values;
 }
