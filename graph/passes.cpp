@@ -75,6 +75,32 @@ bool would_alias(const Graph& graph, ValueId root, ValueId replacement) {
   return is_output(replacement) || graph.value(replacement).kind != ValueKind::Intermediate;
 }
 
+/// Whether `node`, which reads what `earlier` reads, may be dropped in its favour.
+bool computes_the_same(const Graph& graph, const Node& earlier, const Node& node) {
+  if (earlier.no_grad != node.no_grad || !same_op(*earlier.op, *node.op)) return false;
+  for (std::size_t i = 0; i < node.outputs.size(); ++i) {
+    if (would_alias(graph, node.outputs[i], earlier.outputs[i])) return false;
+  }
+  return true;
+}
+
+/// Whether the matched nodes may all run where the last of them does: they are pure, and no impure
+/// op in between may have changed what they read.
+bool may_move(const Graph& graph, const Match& match) {
+  std::set<ValueId> read;
+  for (std::size_t at = match.nodes.front(); at <= match.nodes.back(); ++at) {
+    const Node& node = graph.nodes()[at];
+    if (std::binary_search(match.nodes.begin(), match.nodes.end(), at)) {
+      if (!node.op->pure()) return false;
+      read.insert(node.inputs.begin(), node.inputs.end());
+    } else if (!node.op->pure() && std::any_of(node.inputs.begin(), node.inputs.end(),
+                                               [&](ValueId id) { return read.contains(id); })) {
+      return false;
+    }
+  }
+  return true;
+}
+
 /// What would go if `match` were replaced: all of its traffic and of the inner values it keeps.
 Rewrite describe_match(const Graph& graph, const Row& row, const Match& match) {
   Rewrite rewrite{row.name, match.root, {}, {}, 0, 0};
@@ -99,8 +125,7 @@ std::optional<Rewrite> apply_row(Graph& graph, const UseIndex& uses, const Row& 
   const std::optional<Match> match = graph::match(row.pattern, graph, uses, root);
   if (!match.has_value()) return std::nullopt;
   const std::size_t position = uses.producer(root);
-  const auto is_pure = [&](std::size_t at) { return graph.nodes()[at].op->pure(); };
-  if (!std::all_of(match->nodes.begin(), match->nodes.end(), is_pure)) return std::nullopt;
+  if (!may_move(graph, *match)) return std::nullopt;
   Rewrite rewrite = describe_match(graph, row, *match);
   Replacement made = trace_replacement(graph, row, *match);
   if (!made.applies) return std::nullopt;
@@ -205,30 +230,34 @@ Pass dead_code() {
 Pass common_subexpressions() {
   const auto run = [](Graph& graph) {
     std::vector<Node> unique;
-    std::multimap<std::vector<ValueId>, std::size_t> by_inputs;
-    std::vector<Node>& nodes = graph.mutable_nodes();
-    for (std::size_t position = 0; position < nodes.size(); ++position) {
-      const Node node = nodes[position];
-      const auto same = [&](const auto& entry) {
-        const Node& other = unique[entry.second];
-        if (other.no_grad != node.no_grad || !same_op(*other.op, *node.op)) return false;
-        for (std::size_t i = 0; i < node.outputs.size(); ++i) {
-          if (would_alias(graph, node.outputs[i], other.outputs[i])) return false;
-        }
-        return true;
-      };
-      const auto [first, last] = by_inputs.equal_range(node.inputs);
-      const auto found = std::find_if(first, last, same);
-      if (node.op->pure() && found != last) {
-        for (std::size_t i = 0; i < node.outputs.size(); ++i) {
-          graph.replace_reads(node.outputs[i], unique[found->second].outputs[i]);
-        }
+    // What a node reads: its inputs, and how often each was seen by an op that may have changed it.
+    using Reads = std::vector<std::pair<ValueId, std::size_t>>;
+    std::multimap<Reads, std::size_t> by_reads;
+    std::vector<std::size_t> changes(graph.value_count(), 0);
+    for (std::size_t position = 0; position < graph.nodes().size(); ++position) {
+      const Node node = graph.nodes()[position];
+      if (!node.op->pure()) {
+        for (const ValueId id : node.inputs) ++changes[id];
+        unique.push_back(node);
         continue;
       }
-      if (node.op->pure()) by_inputs.emplace(node.inputs, unique.size());
-      unique.push_back(node);
+      Reads reads;
+      for (const ValueId id : node.inputs) reads.emplace_back(id, changes[id]);
+      const auto same = [&](const auto& entry) {
+        return computes_the_same(graph, unique[entry.second], node);
+      };
+      const auto [first, last] = by_reads.equal_range(reads);
+      const auto found = std::find_if(first, last, same);
+      if (found == last) {
+        by_reads.emplace(std::move(reads), unique.size());
+        unique.push_back(node);
+        continue;
+      }
+      for (std::size_t i = 0; i < node.outputs.size(); ++i) {
+        graph.replace_reads(node.outputs[i], unique[found->second].outputs[i]);
+      }
     }
-    nodes = std::move(unique);
+    graph.mutable_nodes() = std::move(unique);
     return std::vector<Rewrite>();
   };
   return {"common subexpressions", run};

@@ -76,7 +76,9 @@ std::vector<BlockDecision> decide_blocks(const Graph& before, std::span<const Re
     if (node.op->name() != "conv_transpose2d") continue;
     BlockDecision decision;
     decision.convolution = node.outputs[0];
-    decision.weight = before.value(node.inputs[1]).name;
+    const Value& weight = before.value(node.inputs[1]);
+    decision.weight =
+        weight.kind == ValueKind::Parameter ? weight.name : value_label(before, node.inputs[1]);
     ValueId end = decision.convolution;
     for (const Rewrite& rewrite : rewrites) {
       const std::vector<ValueId>& gone = rewrite.replaced;

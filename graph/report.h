@@ -12,7 +12,7 @@ namespace tenon::graph {
 /// What became of one transposed convolution.
 struct BlockDecision {
   ValueId convolution = 0;  ///< its result in the graph before fusion
-  std::string weight;       ///< the name of its weight: "up1.weight"
+  std::string weight;       ///< its weight: "up1.weight", or "%3" when it is no parameter
   bool fused = false;
   std::string row;                 ///< of the table that fused it
   std::string op;                  ///< the node it became

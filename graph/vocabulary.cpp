@@ -121,6 +121,10 @@ Pattern mul(const Pattern& a, const ScalarSlot& slot) {
     if (divides && number->on_left) {
       return concat("it divides ", number->value, " instead of dividing by a number");
     }
+    constexpr double kLargestFactor = 1e30;  // finite in every dtype that is computed with
+    if (divides && !(std::abs(1 / number->value) <= kLargestFactor)) {
+      return concat("it divides by ", number->value, ", which has no reciprocal to multiply by");
+    }
     scalars[slot.name] = divides ? 1 / number->value : number->value;
     return refuse_nan(number->value);
   };

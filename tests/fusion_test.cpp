@@ -271,6 +271,8 @@ const Refusal kRefusals[] = {
      "conv_transpose2d_epilogue div", "it divides 1 instead of dividing by a number"},
     {"subtracted_from_a_number", [](const Tensor& y) { return 1.0 - ops::mish(y); },
      "conv_transpose2d_epilogue sub", "it subtracts from 1 instead of adding a number"},
+    {"divided_by_zero", [](const Tensor& y) { return ops::mish(y) / 0.0; },
+     "conv_transpose2d_epilogue div", "it divides by 0, which has no reciprocal to multiply by"},
     {"a_number_that_is_nan",
      [](const Tensor& y) { return ops::mish(y) + std::numeric_limits<double>::quiet_NaN(); },
      "conv_transpose2d_epilogue add", "add (%5): its number is NaN"},

@@ -233,6 +233,43 @@ TEST(CommonSubexpressions, LeaveImpureOpsAlone) {
   EXPECT_EQ(op_names(after(default_passes(), graph)), "impure impure add");
 }
 
+/// Adds one to its input in place, as a running statistic is updated.
+class IncrementOp : public ImpureOp {
+ public:
+  std::vector<Tensor> forward(std::span<const Tensor> inputs,
+                              std::span<const TensorSpec>) const override {
+    inputs[0].copy_(inputs[0] + 1.0);
+    return {inputs[0].clone()};
+  }
+};
+
+TEST(CommonSubexpressions, AreNotMergedAcrossAChangeOfWhatTheyRead) {
+  const Tensor state = zeros({3}, {.dtype = DType::Float64});
+  const auto function = [&](const Tensor& x) {
+    const Tensor before = x * state;
+    apply(IncrementOp(), {state});
+    const Tensor after_change = x * state;
+    return before + after_change;
+  };
+  const CompiledFunction fast = compile(function);
+  const Tensor x = random({3}, 1);
+  EXPECT_EQ(distance(fast(x), x), 0) << "0·x + 1·x";
+  EXPECT_EQ(op_names(fast.graph_after()), "mul impure mul add");
+}
+
+TEST(TablePass, DoesNotMoveAReadBehindAChange) {
+  const Tensor weight = random({3, 4, 3, 3}, 2);
+  const CompiledFunction fast = compile([&](const Tensor& x) {
+    const Tensor y = ops::conv_transpose2d(x, weight);
+    apply(IncrementOp(), {weight});
+    return ops::mish(y);
+  });
+  const Tensor x = block_input();
+  const Tensor expected = ops::mish(ops::conv_transpose2d(x, weight));
+  EXPECT_LT(distance(fast(x), expected), 1e-12);
+  EXPECT_EQ(op_names(fast.graph_after()), "conv_transpose2d impure mish");
+}
+
 TEST(CommonSubexpressions, KeepTwoOutputsTwoTensors) {
   const CompiledFunction fast = compile([](const Tensor& x) {
     const Tensor a = ops::tanh(x);
