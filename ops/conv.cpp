@@ -27,26 +27,30 @@ void check_options(std::string_view op, Pair stride, Pair padding, Pair dilation
   TENON_CHECK(groups >= 1, op, ": groups must be at least 1, got ", groups);
 }
 
+void check_images(std::string_view op, const TensorSpec& x) {
+  TENON_CHECK(x.shape.size() == 4, op, ": x must be [N, Cin, H, W] or [Cin, H, W], got ", x, " (",
+              x.shape.size(), " dimensions)");
+  TENON_CHECK(is_floating(x.dtype), op, ": needs floating dtypes, got ", x);
+  TENON_CHECK(x.shape[1] > 0 && x.shape[2] > 0 && x.shape[3] > 0, op,
+              ": only the batch may be empty, got x ", x);
+  TENON_CHECK(in_range({x.shape[2], x.shape[3]}, 1), op, ": x is too large: ", x);
+}
+
 /// The checks that both directions share, on (x, weight[, bias]).
 void check_operands(std::string_view op, std::span<const TensorSpec> inputs,
                     std::string_view weight_layout) {
   const TensorSpec& x = inputs[0];
   const TensorSpec& weight = inputs[1];
-  TENON_CHECK(x.shape.size() == 4, op, ": x must be [N, Cin, H, W] or [Cin, H, W], got ", x, " (",
-              x.shape.size(), " dimensions)");
+  check_images(op, x);
   TENON_CHECK(weight.shape.size() == 4, op, ": weight must be ", weight_layout, ", got ", weight,
               " (", weight.shape.size(), " dimensions)");
   for (const TensorSpec& input : inputs) {
-    TENON_CHECK(is_floating(input.dtype), op, ": needs floating dtypes, got ", input);
     TENON_CHECK(input.dtype == x.dtype, op, ": x is ", x, " but another operand is ", input,
                 "; convert one with to()");
   }
-  TENON_CHECK(x.shape[1] > 0 && x.shape[2] > 0 && x.shape[3] > 0, op,
-              ": only the batch may be empty, got x ", x);
   for (const std::int64_t size : weight.shape) {
     TENON_CHECK(size > 0, op, ": weight must not be empty, got ", weight);
   }
-  TENON_CHECK(in_range({x.shape[2], x.shape[3]}, 1), op, ": x is too large: ", x);
 }
 
 void check_bias(std::string_view op, std::span<const TensorSpec> inputs, std::int64_t channels) {
@@ -213,7 +217,7 @@ Attributes Conv2dWeightGradOp::attributes() const {
 std::vector<TensorSpec> Conv2dWeightGradOp::infer(std::span<const TensorSpec> inputs) const {
   const TensorSpec& x = inputs[0];
   const TensorSpec& grad = inputs[1];
-  check_operands(name(), std::span<const TensorSpec>({x, x}), "of four dimensions");
+  check_images(name(), x);
   TENON_CHECK(grad.shape.size() == 4 && grad.dtype == x.dtype, name(),
               ": grad_out must be [N, Cout, H', W'] and of the dtype of x ", x, ", got ", grad);
   TENON_CHECK(in_range(kernel_, 1), name(), ": kernel must be at least 1, got ", kernel_);

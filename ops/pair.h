@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <ostream>
 
 namespace tenon {
@@ -16,6 +17,17 @@ struct Pair {
   constexpr Pair(std::int64_t height, std::int64_t width) : h(height), w(width) {}
 
   constexpr bool operator==(const Pair&) const = default;
+};
+
+/// A `Pair` that may be left out, with the same spellings.
+struct OptionalPair : std::optional<Pair> {
+  constexpr OptionalPair() = default;
+  constexpr OptionalPair(std::nullopt_t) {}  // NOLINT(implicit): as std::optional's
+  constexpr OptionalPair(const std::optional<Pair>& pair) : std::optional<Pair>(pair) {}
+  constexpr OptionalPair(Pair pair) : std::optional<Pair>(pair) {}
+  constexpr OptionalPair(std::int64_t both) : std::optional<Pair>(both) {}
+  constexpr OptionalPair(std::int64_t height, std::int64_t width)
+      : std::optional<Pair>(Pair(height, width)) {}
 };
 
 /// "(2, 1)"

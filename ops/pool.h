@@ -1,8 +1,6 @@
 // Pooling over windows of an image.
 #pragma once
 
-#include <optional>
-
 #include "tenon/core/op.h"
 #include "tenon/ops/pair.h"
 
@@ -10,8 +8,8 @@ namespace tenon::ops {
 
 /// PyTorch's names and defaults.
 struct MaxPool2dOptions {
-  std::optional<Pair> stride;  ///< the kernel size when not given
-  Pair padding = 0;            ///< with −∞, at most half the kernel
+  OptionalPair stride = std::nullopt;  ///< the kernel size when not given
+  Pair padding = 0;                    ///< with −∞, at most half the kernel
   Pair dilation = 1;
   bool ceil_mode = false;  ///< round the output's size up instead of down
 
@@ -20,10 +18,10 @@ struct MaxPool2dOptions {
 
 /// PyTorch's names and defaults.
 struct AvgPool2dOptions {
-  std::optional<Pair> stride;     ///< the kernel size when not given
-  Pair padding = 0;               ///< with zeros, at most half the kernel
-  bool ceil_mode = false;         ///< round the output's size up instead of down
-  bool count_include_pad = true;  ///< whether padding counts in the divisor
+  OptionalPair stride = std::nullopt;  ///< the kernel size when not given
+  Pair padding = 0;                    ///< with zeros, at most half the kernel
+  bool ceil_mode = false;              ///< round the output's size up instead of down
+  bool count_include_pad = true;       ///< whether padding counts in the divisor
 
   bool operator==(const AvgPool2dOptions&) const = default;
 };

@@ -78,6 +78,14 @@ void for_each_window(Pair size, Pair out, Pair kernel, Pair stride, const AvgPoo
   }
 }
 
+/// Place number `i`, which must lie in a plane of `size` elements.
+std::int64_t checked_place(const std::int64_t* places, std::int64_t i, std::int64_t size,
+                           const char* op) {
+  TENON_CHECK(places[i] >= 0 && places[i] < size, op, ": place ", places[i],
+              " is outside of a plane of ", size, " elements");
+  return places[i];
+}
+
 Pair plane_size(const Tensor& x) { return {x.size(2), x.size(3)}; }
 
 }  // namespace
@@ -98,13 +106,15 @@ void max_pool2d(const Tensor& x, Pair kernel, Pair stride, const MaxPool2dOption
 void plane_scatter(const Tensor& values, const Tensor& places, const Tensor& plane) {
   const std::int64_t size = plane.size(2) * plane.size(3);
   const std::int64_t count = values.size(2) * values.size(3);
+  const std::int64_t* place = places.data<std::int64_t>();
   visit_floating(values.dtype(), "plane_scatter", [&]<class T>() {
     using Compute = compute_type<T>;
     for_each_plane(plane.shape(), [&](std::int64_t index) {
       const Scratch<Compute> sum(size);
       sum.fill_zero();
       for (std::int64_t i = index * count; i < (index + 1) * count; ++i) {
-        sum.data()[places.data<std::int64_t>()[i]] += static_cast<Compute>(values.data<T>()[i]);
+        sum.data()[checked_place(place, i, size, "plane_scatter")] +=
+            static_cast<Compute>(values.data<T>()[i]);
       }
       std::transform(sum.data(), sum.data() + size, plane.data<T>() + index * size,
                      [](Compute value) { return static_cast<T>(value); });
@@ -115,10 +125,12 @@ void plane_scatter(const Tensor& values, const Tensor& places, const Tensor& pla
 void plane_gather(const Tensor& plane, const Tensor& places, const Tensor& values) {
   const std::int64_t size = plane.size(2) * plane.size(3);
   const std::int64_t count = values.size(2) * values.size(3);
+  const std::int64_t* place = places.data<std::int64_t>();
   visit_floating(values.dtype(), "plane_gather", [&]<class T>() {
     for_each_plane(values.shape(), [&](std::int64_t index) {
       for (std::int64_t i = index * count; i < (index + 1) * count; ++i) {
-        values.data<T>()[i] = plane.data<T>()[index * size + places.data<std::int64_t>()[i]];
+        values.data<T>()[i] =
+            plane.data<T>()[index * size + checked_place(place, i, size, "plane_gather")];
       }
     });
   });

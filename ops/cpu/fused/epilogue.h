@@ -47,6 +47,7 @@ class MishClampScale {
   /// Replaces `count` gradients of z by those of y, given the values y.
   void gradient(const T* values, T* gradients, std::int64_t count) const {
     T powers[kRun];
+    T activated[kRun];
     for (std::int64_t first = 0; first < count; first += kRun) {
       const std::int64_t run = std::min(kRun, count - first);
       const T* y = values + first;
@@ -59,12 +60,16 @@ class MishClampScale {
       for (std::int64_t i = 0; i < run; ++i) {
         const T e = powers[i];
         const T n = e * (e + T(2));
-        const T inverse = T(1) / (n + T(2));
-        const T tanh = n * inverse;
-        // Above 20 the slope of tanh(softplus(y)) is below the last digit; zero makes mish'(∞) the
-        // NaN that PyTorch has there.
-        const T slope = y[i] >= T(20) ? T(0) : T(4) * e * (e + T(1)) * inverse * inverse;
-        g[i] = passed(y[i] * tanh + add_, g[i] * scale_) * (tanh + y[i] * slope);
+        const T gate = n / (n + T(2));
+        // Above 20 the slope of the gate is below the last digit; zero makes mish'(∞) the NaN that
+        // PyTorch has there.
+        const T slope = T(4) * e * (e + T(1)) / ((n + T(2)) * (n + T(2)));
+        activated[i] = y[i] * gate;
+        powers[i] = gate + y[i] * (y[i] >= T(20) ? T(0) : slope);
+      }
+      // `activated` is rounded as in `apply`, so that both see the same side of a bound.
+      for (std::int64_t i = 0; i < run; ++i) {
+        g[i] = passed(activated[i] + add_, g[i] * scale_) * powers[i];
       }
     }
   }
@@ -72,12 +77,11 @@ class MishClampScale {
  private:
   static constexpr std::int64_t kRun = 256;
 
-  /// exp(min(y, 20)), and 0 where that would not be a normal number (Eigen's exp stops there).
+  /// exp(min(y, 20)), as the square of a number that stays in the range of Eigen's exp.
   static void exponentials(const T* y, std::int64_t count, T* powers) {
     using Array = Eigen::Array<T, Eigen::Dynamic, 1>;
-    Eigen::Map<Array>(powers, count) = Eigen::Map<const Array>(y, count).min(T(20)).exp();
-    constexpr T kSmallest = sizeof(T) == 4 ? T(-87) : T(-708);
-    for (std::int64_t i = 0; i < count; ++i) powers[i] = y[i] > kSmallest ? powers[i] : T(0);
+    const Eigen::Map<const Array> values(y, count);
+    Eigen::Map<Array>(powers, count) = (values.min(T(20)) * T(0.5)).exp().square();
   }
 
   T bounded(T value) const {
