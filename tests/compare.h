@@ -5,6 +5,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
+#include <string>
 #include <vector>
 
 #include "tenon/core/factories.h"
@@ -84,6 +86,19 @@ inline Tensor scattered(const Tensor& x) {
   if (x.dim() == 1) return view;
   const Tensor turned = view.transpose(0, -1).clone().transpose(0, -1);
   return turned;
+}
+
+/// Expects an Error whose message holds every one of `parts`.
+template <class Function>
+void expect_error(Function&& function, std::initializer_list<const char*> parts) {
+  try {
+    function();
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    for (const char* part : parts) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  }
 }
 
 }  // namespace tenon::test
