@@ -26,8 +26,8 @@ BatchNorm2d::BatchNorm2d(std::int64_t num_features, const BatchNorm2dOptions& op
 }
 
 Tensor BatchNorm2d::forward(const Tensor& x) {
-  TENON_CHECK(x.dim() == 4, "BatchNorm2d: input must be [N, ", num_features_, ", H, W], got ",
-              x.shape());
+  TENON_CHECK(x.dim() == 4 && x.size(1) == num_features_, "BatchNorm2d: input must be [N, ",
+              num_features_, ", H, W], got ", x.shape());
   const bool tracked = running_mean.defined();
   double momentum = options_.momentum.value_or(0.0);
   if (training() && tracked) {

@@ -14,7 +14,7 @@ namespace tenon::nn {
 
 /// Gives each module's result to the next; they are called "0", "1", …
 ///
-///     nn::Sequential encoder(nn::Conv2d(1, 32, {.kernel = 3}), nn::ReLU(), nn::Flatten());
+///     nn::Sequential encoder(nn::Conv2d{1, 32, {.kernel = 3}}, nn::ReLU{}, nn::Flatten{});
 class Sequential : public Module {
  public:
   Sequential() = default;

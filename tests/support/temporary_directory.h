@@ -16,8 +16,9 @@ class TemporaryDirectory {
  public:
   TemporaryDirectory() {
     const testing::TestInfo* test = testing::UnitTest::GetInstance()->current_test_info();
-    std::string name = std::string("tenon-") + test->test_suite_name() + "-" + test->name() + "-" +
-                       std::to_string(getpid());
+    std::string name = "tenon-" + std::to_string(getpid());
+    // There is no current test while the parameters of tests are made.
+    if (test != nullptr) name += std::string("-") + test->test_suite_name() + "-" + test->name();
     for (char& letter : name) {
       if (letter == '/') letter = '-';
     }
