@@ -71,8 +71,8 @@ std::string to_dot(const Graph& graph, const DrawOptions& options) {
   }
   for (std::size_t i = 0; i < graph.outputs().size(); ++i) {
     const ValueId id = graph.outputs()[i];
-    out << "  out" << i << " [shape=oval, fillcolor=\"#e6f6ea\", label=\"return "
-        << value_label(graph, id).substr(1) << "\"];\n  " << source[id] << " -> out" << i
+    out << "  out" << i << " [shape=oval, fillcolor=\"#e6f6ea\", label=\"return\"];\n  "
+        << source[id] << " -> out" << i
         << " [label=" << quoted(graph.value(id).spec.shape.to_string()) << "];\n";
   }
   out << "}\n";

@@ -23,6 +23,10 @@ std::string why_no_further(const Graph& graph, const UseIndex& uses, ValueId end
         !match(pattern, graph, uses, reader.outputs[0], &why).has_value() && why.came_past_root()) {
       return why.reason();
     }
+    const DType dtype = graph.value(reader.outputs[0]).spec.dtype;
+    if (reader.op->name() == "copy" && dtype != graph.value(end).spec.dtype) {
+      return concat(node_label(graph, reader), " converts to ", dtype);
+    }
     other_readers.push_back(node_label(graph, reader));
   }
   if (fused) return "";
@@ -114,8 +118,12 @@ std::string report_text(const std::string& heading, std::size_t ops_before, std:
     fused += decision.fused ? 1 : 0;
   }
   std::ostringstream out;
-  out << heading << ": " << ops_before << " ops -> " << ops_after << ", " << fused << " of "
-      << decisions.size() << " blocks fused";
+  out << heading << ": " << ops_before << " ops -> " << ops_after << ", ";
+  if (decisions.empty()) {
+    out << "no transposed convolution to fuse";
+  } else {
+    out << fused << " of " << decisions.size() << " blocks fused";
+  }
   if (fused > 0) {
     out << "; a run moves " << bytes_text(traffic) << " less and keeps " << bytes_text(activations)
         << " less for the backward";

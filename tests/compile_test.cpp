@@ -365,6 +365,12 @@ TEST(Report, IsShortAndSaysWhatWasSaved) {
             "5.12 kB less kept\n");
 }
 
+TEST(Report, SaysWhenThereIsNothingToFuse) {
+  const CompiledFunction fast = compile([](const Tensor& x) { return ops::tanh(x); });
+  fast(random({3}, 1));
+  EXPECT_EQ(fast.report(), "(float64[3]): 1 ops -> 1, no transposed convolution to fuse\n");
+}
+
 TEST(Report, GivesTheDecisionsAsData) {
   const Block block([](const Tensor& y) { return ops::hardtanh(ops::mish(y)) * 2.0; });
   const CompiledFunction fast = compile(block);

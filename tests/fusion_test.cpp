@@ -299,7 +299,8 @@ const Refusal kRefusals[] = {
      [](const Tensor& y) {
        return ops::hardtanh(ops::mish(y).to(DType::Float32) + 0.5).to(DType::Float64);
      },
-     "conv_transpose2d_epilogue copy add hardtanh copy", "1 of 1 blocks fused"},
+     "conv_transpose2d_epilogue copy add hardtanh copy",
+     "ends there: copy (%5) converts to float32"},
     {"a_view_on_the_way",
      [](const Tensor& y) {
        return ops::mish(y.reshape({2, -1})) + 0.5;
@@ -310,6 +311,37 @@ const Refusal kRefusals[] = {
 
 INSTANTIATE_TEST_SUITE_P(Fusion, RefusedStep, ::testing::ValuesIn(kRefusals),
                          [](const auto& info) { return std::string(info.param.name); });
+
+TEST(RefusedPart, ThatIsAnOutputEndsTheBlock) {
+  const Block block(nullptr);
+  const CompiledFunction fast = compile([&](const Tensor& x) {
+    const Tensor m = ops::mish(block.convolve(x));
+    return std::vector<Tensor>{ops::hardtanh(m), m};
+  });
+  const std::vector<Tensor> inputs = {block_input()};
+  const std::vector<Tensor> results = fast(inputs);
+  const Tensor m = ops::mish(block.convolve(inputs[0]));
+  EXPECT_LT(distance(results[0], ops::hardtanh(m)), 1e-12);
+  EXPECT_LT(distance(results[1], m), 1e-12);
+  EXPECT_EQ(op_names(fast.graph_after()), "conv_transpose2d_epilogue hardtanh");
+  EXPECT_NE(fast.report().find("ends there: mish (%4) is itself an output of the graph"),
+            std::string::npos)
+      << fast.report();
+}
+
+TEST(RefusedPart, IsTheWholeBlockWhenTheConvolutionIsAnOutput) {
+  const Block block(nullptr);
+  const CompiledFunction fast = compile([&](const Tensor& x) {
+    const Tensor y = block.convolve(x);
+    return std::vector<Tensor>{ops::mish(y), y};
+  });
+  const std::vector<Tensor> inputs = {block_input()};
+  EXPECT_LT(distance(fast(inputs)[0], ops::mish(block.convolve(inputs[0]))), 1e-12);
+  EXPECT_EQ(op_names(fast.graph_after()), "conv_transpose2d mish");
+  EXPECT_NE(fast.report().find("because conv_transpose2d (%3) is itself an output of the graph"),
+            std::string::npos)
+      << fast.report();
+}
 
 TEST(RefusedPart, WithoutGradientsKeepsItsOwnNodes) {
   const Block block([](const Tensor& y) {
