@@ -113,7 +113,7 @@ Tensor curvature(ActivationKind kind, const ActivationParameters& parameters, co
       return where(gt(scaled, parameters.second), 0, y * (1 - y) * parameters.first);
     }
     case ActivationKind::Elu:
-      return where(le(s, 0), exp(s) * parameters.first, 0);
+      return where(gt(s, 0), 0, exp(s) * parameters.first);
     case ActivationKind::Gelu:
       return gelu_curvature(s);
     case ActivationKind::GeluTanh:

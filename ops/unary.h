@@ -44,7 +44,7 @@ class UnaryOp : public Op {
 Tensor neg(const Tensor& x);
 /// |x|; the gradient at 0 is 0.
 Tensor abs(const Tensor& x);
-/// -1, 0 or 1 (NaN for NaN); the gradient is 0.
+/// -1, 0 or 1, and 0 for NaN; the gradient is 0.
 Tensor sign(const Tensor& x);
 /// x²
 Tensor square(const Tensor& x);

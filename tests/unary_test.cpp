@@ -101,6 +101,21 @@ TEST(UnaryRange, FloatFunctionsAreAccurateToAFewRoundings) {
   }
 }
 
+TEST(UnaryRange, RootsOfZeroInfiniteNegativeAndDenormal) {
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const std::int64_t count : {1, 40}) {
+    const auto at = [&](Tensor (*function)(const Tensor&), float x) {
+      return function(full({count}, x)).to_vector<float>()[0];
+    };
+    EXPECT_EQ(at(ops::sqrt, inf), inf);
+    EXPECT_EQ(at(ops::sqrt, 0), 0);
+    EXPECT_NEAR(at(ops::sqrt, 1e-40F) / 1e-20, 1, 1e-4);
+    EXPECT_TRUE(std::isnan(at(ops::sqrt, -1)));
+    EXPECT_EQ(at(ops::rsqrt, inf), 0);
+    EXPECT_EQ(at(ops::rsqrt, 0), inf);
+  }
+}
+
 TEST(UnaryDtypes, FloatFunctionsOfIntegersGiveFloat32) {
   for (const DType dtype : {DType::Int64, DType::UInt8, DType::Bool}) {
     const Tensor y = ops::exp(ones({2}, {.dtype = dtype}));

@@ -46,7 +46,7 @@ void elu_grad(double alpha, const Tensor& grad, const Tensor& x, const Tensor& g
   map_floating<2>({grad, x}, grad_x, [alpha](const auto& g, const auto& a, auto& out) {
     using C = element_type<decltype(g)>;
     out = static_cast<C>(alpha) * g * exponential(a);
-    out = (a <= C(0)).select(out, g);
+    out = (a > C(0)).select(g, out);
   });
 }
 
@@ -103,7 +103,7 @@ void activation_grad(ActivationKind kind, const ActivationParameters& parameters
     case ActivationKind::Hardtanh:
       return gate(grad, saved, grad_x, [first, second](auto v) {
         using C = decltype(v);
-        return !(v <= static_cast<C>(first)) && !(v >= static_cast<C>(second));
+        return v > static_cast<C>(first) && v < static_cast<C>(second);
       });
     case ActivationKind::Clamp:
       return gate(grad, saved, grad_x, [first, second](auto v) {

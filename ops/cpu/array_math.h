@@ -24,6 +24,14 @@ auto logistic(const X& x) {
   return (C(1) + (x * C(-0.5)).exp().square()).inverse();
 }
 
+/// √x, correctly rounded. Eigen's packet version multiplies x by an estimate of 1/√x, which gives
+/// NaN at ∞ and 0 for denormal numbers.
+template <class X>
+auto square_root(const X& x) {
+  using C = typename X::Scalar;
+  return x.unaryExpr([](C value) { return std::sqrt(value); });
+}
+
 /// y = ln x. Eigen's packet version takes denormal numbers for the smallest normal one; they are
 /// scaled up first.
 template <class X, class Y>

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "tenon/core/cpu/strided.h"
+#include "tenon/ops/cpu/array_math.h"
 
 namespace tenon::ops::cpu {
 namespace {
@@ -102,8 +103,8 @@ void adam_typed(const Tensor& parameter, const Tensor& grad, const Tensor& m, co
             sign * BlockValues<T>(blocks[1], n).values() + added * p.values();
         first.values() += (g - first.values()) * mean_share;
         second.values() = second.values() * beta2 + square_share * g.square();
-        p.values() =
-            p.values() * kept - size * first.values() / (second.values().sqrt() / root + epsilon);
+        p.values() = p.values() * kept -
+                     size * first.values() / (square_root(second.values()) / root + epsilon);
         p.store();
         first.store();
         second.store();

@@ -16,7 +16,7 @@ void unary(UnaryKind kind, const Tensor& x, const Tensor& y) {
     case UnaryKind::Sign:
       return map_all<1>({x}, y, [](const auto& a, auto& out) {
         using C = element_type<decltype(a)>;
-        out = a.unaryExpr([](C v) { return v > C(0) ? C(1) : v < C(0) ? C(-1) : v; });
+        out = a.unaryExpr([](C v) { return v > C(0) ? C(1) : v < C(0) ? C(-1) : C(0); });
       });
     case UnaryKind::Square:
       return map_all<1>({x}, y, [](const auto& a, auto& out) { out = a.square(); });
@@ -33,9 +33,10 @@ void unary(UnaryKind kind, const Tensor& x, const Tensor& y) {
     case UnaryKind::Log:
       return map_floating<1>({x}, y, [](const auto& a, auto& out) { logarithm(a, out); });
     case UnaryKind::Sqrt:
-      return map_floating<1>({x}, y, [](const auto& a, auto& out) { out = a.sqrt(); });
+      return map_floating<1>({x}, y, [](const auto& a, auto& out) { out = square_root(a); });
     case UnaryKind::Rsqrt:
-      return map_floating<1>({x}, y, [](const auto& a, auto& out) { out = a.sqrt().inverse(); });
+      return map_floating<1>({x}, y,
+                             [](const auto& a, auto& out) { out = square_root(a).inverse(); });
     case UnaryKind::Reciprocal:
       return map_floating<1>({x}, y, [](const auto& a, auto& out) { out = a.inverse(); });
     case UnaryKind::Sin:
