@@ -43,9 +43,13 @@ class MulOp : public Op {
   }
   std::vector<Tensor> backward(const BackwardContext& context,
                                std::span<const Tensor> grad_outputs) const override {
+    // Not as one initializer list: GCC 12 and 13 destroy what was never made when `input` throws
+    // inside a conditional expression there.
     const Tensor& g = grad_outputs[0];
-    return {context.needs_grad(0) ? apply(MulOp(), {g, context.input(1)}) : Tensor(),
-            context.needs_grad(1) ? apply(MulOp(), {g, context.input(0)}) : Tensor()};
+    std::vector<Tensor> result(2);
+    if (context.needs_grad(0)) result[0] = apply(MulOp(), {g, context.input(1)});
+    if (context.needs_grad(1)) result[1] = apply(MulOp(), {g, context.input(0)});
+    return result;
   }
 };
 
