@@ -129,7 +129,7 @@ OneCycleLR::OneCycleLR(Optimizer& optimizer, const OneCycleLROptions& options)
 }
 
 void OneCycleLR::check_step(std::int64_t step) const {
-  TENON_CHECK(step < options_.total_steps, "OneCycleLR: step ", step,
+  TENON_CHECK(step <= options_.total_steps, "OneCycleLR: step ", step,
               " is beyond the last of total_steps ", options_.total_steps);
 }
 

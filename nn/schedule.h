@@ -107,7 +107,8 @@ struct OneCycleLROptions {
 };
 
 /// torch.optim.lr_scheduler.OneCycleLR (Smith and Topin 2017, arXiv:1708.07120): rises from
-/// max_lr/div_factor to max_lr, then falls to the last rate; steps 0 … total_steps − 1.
+/// max_lr/div_factor to max_lr, then falls to the last rate at step total_steps − 1. One step more
+/// is allowed, as in PyTorch, so that a loop may call `step` after each of its total_steps batches.
 class OneCycleLR : public Schedule {
  public:
   /// Throws `Error` when total_steps is below 1, pct_start outside [0, 1], a factor not positive,

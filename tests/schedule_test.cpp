@@ -226,10 +226,11 @@ TEST(ScheduleBadInput, SteppingBeyondTheCycle) {
   SGD optimizer({leaf()});
   OneCycleLR schedule(optimizer, {.max_lr = 1, .total_steps = 2});
   schedule.step();
+  schedule.step();  // after the last batch; it changes nothing that is still used
   const double last = schedule.lr();
-  expect_error([&] { schedule.step(); }, {"OneCycleLR", "step 2", "total_steps 2"});
+  expect_error([&] { schedule.step(); }, {"OneCycleLR", "step 3", "total_steps 2"});
   EXPECT_EQ(schedule.lr(), last);
-  EXPECT_EQ(schedule.step_count(), 1);
+  EXPECT_EQ(schedule.step_count(), 2);
 }
 
 TEST(ScheduleBadInput, LoadingStatesThatDoNotFit) {
@@ -250,7 +251,7 @@ TEST(ScheduleBadInput, LoadingStatesThatDoNotFit) {
   refused([](TensorMap& s) { s["base_lr"] = zeros({2}, {.dtype = DType::Float64}); },
           {"OneCycleLR", "'base_lr'", "float64[2]", "float64[1]"});
   refused([](TensorMap& s) { s.at("step").fill_(-1); }, {"OneCycleLR", "'step'", "-1"});
-  refused([](TensorMap& s) { s.at("step").fill_(10); }, {"OneCycleLR", "step 10"});
+  refused([](TensorMap& s) { s.at("step").fill_(11); }, {"OneCycleLR", "step 11"});
 }
 
 }  // namespace
