@@ -33,12 +33,4 @@ void gather_row(const From* row, std::int64_t width, std::int64_t first, std::in
   std::fill(target + inside.end, target + count, To{});
 }
 
-/// row[first + j] += source[j] for every j < count that lands inside the row.
-template <class T>
-void scatter_add_row(const T* source, std::int64_t count, std::int64_t first, std::int64_t width,
-                     T* row) {
-  const InsideRange inside(width, first, 1, count);
-  for (std::int64_t j = inside.begin; j < inside.end; ++j) row[first + j] += source[j];
-}
-
 }  // namespace tenon::ops::cpu

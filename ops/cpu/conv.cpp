@@ -73,25 +73,6 @@ void pack_columns(const Geometry& g, const T* image, std::int64_t first, std::in
   }
 }
 
-/// `source` in the compute type: itself, or a copy kept in `copy`.
-template <class T>
-const compute_type<T>* as_compute(const T* source, std::int64_t count,
-                                  const Scratch<compute_type<T>>& copy) {
-  if constexpr (std::is_same_v<T, compute_type<T>>) {
-    return source;
-  } else {
-    std::transform(source, source + count, copy.data(),
-                   [](T value) { return static_cast<compute_type<T>>(value); });
-    return copy.data();
-  }
-}
-
-/// How many elements a copy in the compute type takes: none where T is that type.
-template <class T>
-constexpr std::int64_t copy_size(std::int64_t count) {
-  return std::is_same_v<T, compute_type<T>> ? 0 : count;
-}
-
 /// y[c, first + j] = values[c·stride + j] + bias[c]
 template <class T>
 void store_block(const Geometry& g, const compute_type<T>* values, std::int64_t stride,

@@ -1,4 +1,3 @@
-#include "tenon/core/parallel.h"
 #include "tenon/ops/cpu/conv.h"
 #include "tenon/ops/cpu/conv_transpose_tiles.h"
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tenon/core/half.h"
+#include "tenon/core/parallel.h"
 #include "tenon/ops/conv.h"
 #include "tenon/ops/cpu/columns.h"
 #include "tenon/ops/cpu/gemm.h"
@@ -122,28 +123,15 @@ void pack_columns(const TransposedPlan& plan, const Phase& phase, const Tile& ti
       });
 }
 
-/// Adds columns [depth, positions] into `image`: the adjoint of `pack_columns`.
-template <class Compute>
-void unpack_columns(const TransposedPlan& plan, const Phase& phase, const Tile& tile,
-                    const Compute* columns, Compute* image) {
-  const std::int64_t height = plan.rows.input;
-  const std::int64_t width = plan.columns.input;
-  for_each_run(
-      plan, phase, tile, [&](std::int64_t run, std::int64_t c, std::int64_t iy, std::int64_t ix) {
-        if (iy < 0 || iy >= height) return;
-        scatter_add_row(columns + run, tile.columns, ix, width, image + (c * height + iy) * width);
-      });
-}
-
-/// Calls `visit(j, o)` for each row of a tile: elements j … j + tile.columns − 1 of a channel's
-/// positions belong to elements o, o + stride.w, … of the channel's output plane.
+/// Calls `visit(j, oy, ox)` for each row of a tile: elements j … j + tile.columns − 1 of a
+/// channel's positions belong to elements ox, ox + stride.w, … of row oy of the channel's output
+/// plane.
 template <class Visitor>
 void for_each_output_row(const TransposedPlan& plan, const Phase& phase, const Tile& tile,
                          Visitor&& visit) {
   for (std::int64_t r = 0; r < tile.rows; ++r) {
-    const std::int64_t oy = phase.row + (tile.row + r) * plan.stride.h;
-    const std::int64_t ox = phase.column + tile.column * plan.stride.w;
-    visit(r * tile.columns, oy * plan.columns.output + ox);
+    visit(r * tile.columns, phase.row + (tile.row + r) * plan.stride.h,
+          phase.column + tile.column * plan.stride.w);
   }
 }
 
@@ -215,12 +203,14 @@ void run_tiles(const TransposedPlan& plan, const T* x, const T* weight, const T*
         epilogue(y.data(), plan.out_channels * count);
         for (std::int64_t c = 0; c < plan.out_channels; ++c) {
           T* plane = output + c * plan.rows.output * plan.columns.output;
-          for_each_output_row(plan, phase, tile, [&](std::int64_t j, std::int64_t o) {
-            const Compute* values = y.data() + c * count + j;
-            for (std::int64_t i = 0; i < tile.columns; ++i) {
-              plane[o + i * plan.stride.w] = static_cast<T>(values[i]);
-            }
-          });
+          for_each_output_row(plan, phase, tile,
+                              [&](std::int64_t j, std::int64_t oy, std::int64_t ox) {
+                                const Compute* values = y.data() + c * count + j;
+                                T* target = plane + oy * plan.columns.output + ox;
+                                for (std::int64_t i = 0; i < tile.columns; ++i) {
+                                  target[i * plan.stride.w] = static_cast<T>(values[i]);
+                                }
+                              });
         }
       }
     }

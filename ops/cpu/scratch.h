@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <type_traits>
 
+#include "tenon/core/half.h"
 #include "tenon/core/memory.h"
 
 namespace tenon::ops::cpu {
@@ -26,5 +28,24 @@ class Scratch {
   std::shared_ptr<Storage> storage_;
   std::int64_t count_;
 };
+
+/// `source` in the compute type: itself, or a copy kept in `copy`.
+template <class T>
+const compute_type<T>* as_compute(const T* source, std::int64_t count,
+                                  const Scratch<compute_type<T>>& copy) {
+  if constexpr (std::is_same_v<T, compute_type<T>>) {
+    return source;
+  } else {
+    std::transform(source, source + count, copy.data(),
+                   [](T value) { return static_cast<compute_type<T>>(value); });
+    return copy.data();
+  }
+}
+
+/// How many elements a copy in the compute type takes: none where T is that type.
+template <class T>
+constexpr std::int64_t copy_size(std::int64_t count) {
+  return std::is_same_v<T, compute_type<T>> ? 0 : count;
+}
 
 }  // namespace tenon::ops::cpu

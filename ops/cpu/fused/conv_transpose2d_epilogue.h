@@ -12,8 +12,8 @@ void conv_transpose2d_epilogue(const Tensor& x, const Tensor& weight, const Tens
                                const Tensor& z);
 
 /// The gradients that are defined tensors, each of its input's shape. Recomputes y tile by tile.
-/// Beside inputs and results a thread holds one tile and one copy of a group's weights. The results
-/// do not depend on the number of threads.
+/// Beside inputs and results a thread holds one tile and its sums of a group's weight and bias
+/// gradients. The results do not depend on the number of threads.
 void conv_transpose2d_epilogue_backward(const Tensor& x, const Tensor& weight, const Tensor& bias,
                                         const Tensor& grad_out,
                                         const ConvTranspose2dOptions& options,
