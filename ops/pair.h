@@ -28,6 +28,11 @@ struct OptionalPair : std::optional<Pair> {
   constexpr OptionalPair(std::int64_t both) : std::optional<Pair>(both) {}
   constexpr OptionalPair(std::int64_t height, std::int64_t width)
       : std::optional<Pair>(Pair(height, width)) {}
+
+  // Spelled out, because clang 14 finds the comparisons of std::optional ambiguous here.
+  constexpr bool operator==(const OptionalPair& other) const {
+    return has_value() == other.has_value() && (!has_value() || **this == *other);
+  }
 };
 
 /// "(2, 1)"
