@@ -26,6 +26,7 @@ std::int64_t bytes_in_use() { return memory_stats(Device::cpu()).in_use; }
 // ---- long histories -----------------------------------------------------------------------------
 
 constexpr int kLong = 200000;
+constexpr int kQuiteLong = 50000;  // deep enough to overflow the stack of a recursive engine
 
 TEST(LongChain, ForwardBackwardAndDestructionDoNotRecurse) {
   const Tensor x = leaf({1});
@@ -50,7 +51,7 @@ TEST(LongChain, IsDestroyedWithoutABackward) {
 TEST(LongChain, OfSavedOutputsIsDestroyedAndDifferentiated) {
   const Tensor x = leaf({0});
   Tensor y = x;
-  for (int i = 0; i < kLong; ++i) y = scale(test::exp(y), 0);  // stays 0, saves e^0 each time
+  for (int i = 0; i < kQuiteLong; ++i) y = scale(test::exp(y), 0);  // stays 0, saves e^0 each time
   y.backward();
   EXPECT_EQ(x.grad().item(), 0);
 }
@@ -58,7 +59,7 @@ TEST(LongChain, OfSavedOutputsIsDestroyedAndDifferentiated) {
 TEST(LongChain, HasASecondDerivative) {
   const Tensor x = leaf({2});
   Tensor y = mul(x, x);
-  for (int i = 0; i < kLong / 4; ++i) y = scale(y, 1);
+  for (int i = 0; i < kQuiteLong; ++i) y = scale(y, 1);
   const Tensor first = grad({&y, 1}, {&x, 1}, {}, {.create_graph = true})[0];
   EXPECT_EQ(grad({&first, 1}, {&x, 1})[0].item(), 2);
 }
@@ -203,6 +204,20 @@ TEST(SavedTensors, ALeafChangedUnderNoGradIsReported) {
     x.fill_(4);
   }
   expect_error([&] { y.backward(); }, {"'test_mul'", "changed in place"});
+}
+
+TEST(SavedTensors, AFailureAfterTheFirstGradientWasMadeIsCleanedUp) {
+  const Tensor x = leaf({3});
+  const Tensor z = leaf({4});
+  const std::int64_t before = bytes_in_use();
+  {
+    const Tensor y = mul(x, z);
+    const NoGradGuard guard;
+    x.fill_(5);  // only the gradient of z, the second one, needs x
+    expect_error([&] { y.backward(); }, {"input 0 of 'test_mul'", "changed in place"});
+  }
+  EXPECT_EQ(bytes_in_use(), before);
+  EXPECT_FALSE(x.grad().defined() || z.grad().defined());
 }
 
 TEST(SavedTensors, SavedOutputsAreCheckedAsWell) {
@@ -405,7 +420,7 @@ TEST(Threads, MayShareConstantsAndForwardHistories) {
 TEST(Threads, AHistoryMadeByOneThreadIsDestroyedByAnother) {
   const Tensor x = leaf({1});
   Tensor y = x;
-  for (int i = 0; i < kLong / 4; ++i) y = scale(y, 1);
+  for (int i = 0; i < kQuiteLong; ++i) y = scale(y, 1);
   std::thread([y = std::move(y)]() mutable {
     y.backward();
     y = Tensor();
