@@ -245,8 +245,8 @@ TEST(CheckpointBadInput, OptimizerStateOfAnotherDtype) {
 }
 
 TEST(CheckpointBadInput, ScheduleBeyondItsEnd) {
-  expect_refused([](TensorMap& t, nn::Metadata&) { t.at("schedule.step").fill_(40); },
-                 {"OneCycleLR", "step 40"});
+  expect_refused([](TensorMap& t, nn::Metadata&) { t.at("schedule.step").fill_(41); },
+                 {"OneCycleLR", "step 41"});
 }
 
 TEST(CheckpointBadInput, MissingProgress) {
