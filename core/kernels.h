@@ -2,7 +2,6 @@
 // check nothing: the ops do.
 #pragma once
 
-#include "tenon/core/random.h"
 #include "tenon/core/tensor.h"
 
 namespace tenon::kernels {

@@ -10,13 +10,8 @@ std::uint64_t next_sequence() {
   return counter.fetch_add(1, std::memory_order_relaxed);
 }
 
-/// Another handle to the same elements, without history.
-Tensor without_history(const Tensor& tensor) {
-  return detail::make_view(tensor, tensor.shape(), tensor.strides(), tensor.body()->offset);
-}
-
 SavedTensor save(const Tensor& tensor) {
-  return {without_history(tensor), tensor.body()->storage->version()};
+  return {detail::without_history(tensor), tensor.body()->storage->version()};
 }
 
 std::vector<SavedTensor> save_masked(std::span<const Tensor> tensors, IndexMask mask) {
@@ -81,7 +76,7 @@ Tensor Node::unpack(const SavedTensor* saved, std::size_t i, const char* what, E
   TENON_CHECK(now == saved->version, "backward: ", what, ' ', i, " of '", op_->name(), "', ",
               saved->data.spec(), ", was changed in place after it was saved (version ",
               saved->version, ", now ", now, "); clone() it before the change");
-  Tensor tensor = without_history(saved->data);
+  Tensor tensor = detail::without_history(saved->data);
   if (edge) tensor.body()->autograd_state().producer = std::move(edge);
   return tensor;
 }

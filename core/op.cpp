@@ -45,9 +45,7 @@ std::vector<Tensor> run_forward(const Op& op, std::span<const Tensor> inputs,
   for (Tensor& output : outputs) {
     for (const Tensor& input : inputs) {
       // An op may return its input as it is; the result is a tensor of its own all the same.
-      if (output.is_same(input)) {
-        output = detail::make_view(input, input.shape(), input.strides(), input.body()->offset);
-      }
+      if (output.is_same(input)) output = detail::without_history(input);
     }
   }
   return outputs;

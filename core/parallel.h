@@ -20,7 +20,8 @@ class RangeFunction {
   template <class F>
   requires(!std::is_same_v<std::remove_const_t<F>, RangeFunction>)
       RangeFunction(F& function)  // NOLINT(implicit)
-      : object_(&function), call_([](void* object, std::int64_t begin, std::int64_t end) {
+      : object_(const_cast<std::remove_const_t<F>*>(&function)),
+        call_([](void* object, std::int64_t begin, std::int64_t end) {
           (*static_cast<F*>(object))(begin, end);
         }) {}
   void operator()(std::int64_t begin, std::int64_t end) const { call_(object_, begin, end); }

@@ -46,13 +46,20 @@ Generator& default_generator();
 /// Restarts this thread's default generator.
 void manual_seed(std::uint64_t seed);
 
-/// In place, on a floating tensor; element i of the row-major order uses word i mod 4 of block
-/// i / 4 (the normal distribution uses the words in pairs, by Box and Muller).
+// In place, on a floating tensor. Element i of the row-major order is made of word i mod 4 of block
+// i / 4, in float64, and rounded to the dtype; values do not depend on the number of threads.
+
+/// Uniform in [low, high): low + (high - low)·u, where u is the word's leading bits as a binary
+/// fraction, as many as the dtype's significand has (32 for float64). The bounds are rounded to
+/// the dtype first, and `high` is never returned unless it equals `low`.
 void uniform_(const Tensor& tensor, double low, double high,
               Generator& generator = default_generator());
+/// Normal, by Box and Muller: words a and b of a pair (0 and 1, or 2 and 3) give the radius
+/// √(-2 ln((a + 1)/2³²)) and the angle 2π·b/2³², whose cosine makes the pair's first element and
+/// whose sine makes the second.
 void normal_(const Tensor& tensor, double mean, double stddev,
              Generator& generator = default_generator());
-/// 1 with probability `p`, otherwise 0.
+/// 1 with probability `p` (where word/2³² < p), otherwise 0.
 void bernoulli_(const Tensor& tensor, double p, Generator& generator = default_generator());
 
 }  // namespace tenon

@@ -35,6 +35,10 @@ Tensor make_view(const Tensor& base, const Shape& shape, const Strides& strides,
   return make_tensor(base.body()->storage, shape, strides, offset, base.dtype());
 }
 
+Tensor without_history(const Tensor& tensor) {
+  return make_view(tensor, tensor.shape(), tensor.strides(), tensor.body()->offset);
+}
+
 std::size_t byte_count(const TensorSpec& spec, std::string_view op) {
   for (std::int64_t size : spec.shape) {
     TENON_CHECK(size >= 0, op, ": negative size in shape ", spec.shape);

@@ -70,6 +70,8 @@ Tensor make_tensor(std::shared_ptr<Storage> storage, const Shape& shape, const S
 /// Another view of `base`'s storage without history.
 Tensor make_view(const Tensor& base, const Shape& shape, const Strides& strides,
                  std::int64_t offset);
+/// Another handle to the same elements, without history.
+Tensor without_history(const Tensor& tensor);
 /// Uninitialised contiguous memory of that spec.
 Tensor make_empty(const TensorSpec& spec);
 /// A shape-only tensor standing for `value`.

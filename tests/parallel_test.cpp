@@ -55,7 +55,7 @@ TEST_F(Parallel, AnEmptyOrReversedRangeCallsNothing) {
 TEST_F(Parallel, TakesRangesAtTheEndsOfInt64) {
   set_num_threads(4);
   std::atomic<std::int64_t> items{0};
-  auto count = [&](std::int64_t first, std::int64_t last) {
+  const auto count = [&](std::int64_t first, std::int64_t last) {
     EXPECT_LT(first, last);
     items += last - first;
   };
@@ -185,7 +185,7 @@ TEST_F(Parallel, RejectsBadCountsAndGrains) {
   expect_error([] { set_num_threads(0); }, {"set_num_threads", "got 0"});
   expect_error([] { set_num_threads(-3); }, {"set_num_threads", "got -3"});
   expect_error([] { set_num_threads(1000000); }, {"set_num_threads", "1024", "got 1000000"});
-  auto nothing = [](std::int64_t, std::int64_t) {};
+  const auto nothing = [](std::int64_t, std::int64_t) {};
   expect_error([&] { parallel_for(0, 10, 0, nothing); }, {"parallel_for", "grain", "got 0"});
   expect_error([&] { parallel_for(0, 10, -1, nothing); }, {"parallel_for", "got -1"});
   set_num_threads(2);
