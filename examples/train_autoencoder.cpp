@@ -261,7 +261,7 @@ void write_results(Autoencoder& model, const graph::CompiledFunction& reconstruc
   write_text(out / "graph_after.svg", reconstruct.svg_after("autoencoder as it runs"));
   nn::save(model, (out / "weights.safetensors").string());
 
-  std::cout << "\nwritten to " << out.string() << ":\n"
+  std::cout << "\nwritten to " << fs::absolute(out).lexically_normal().string() << ":\n"
             << "  reconstructions.png  test images, each with its reconstruction below it\n"
                "  loss.svg             training loss and test error, and the PCA's\n"
                "  graph_before.svg     the model's graph as traced\n"
