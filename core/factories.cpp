@@ -28,6 +28,11 @@ Tensor generate(const Shape& shape, const TensorOptions& options, const ValueAt&
   return finish(std::move(result), options);
 }
 
+bool any_real(Scalar a, Scalar b, Scalar c) {
+  return a.kind() == Scalar::Kind::Real || b.kind() == Scalar::Kind::Real ||
+         c.kind() == Scalar::Kind::Real;
+}
+
 /// How many steps lead from `start` to before `end`.
 std::int64_t count_steps(Scalar start, Scalar end, Scalar step) {
   const double distance = end.to_double() - start.to_double();
@@ -36,9 +41,7 @@ std::int64_t count_steps(Scalar start, Scalar end, Scalar step) {
   TENON_CHECK(std::isfinite(step.to_double()) && steps >= 0 && steps < 0x1p60, "arange: from ",
               start, " to ", end, " is not reached in a number of steps of ", step,
               " that can be counted");
-  const bool real = start.kind() == Scalar::Kind::Real || end.kind() == Scalar::Kind::Real ||
-                    step.kind() == Scalar::Kind::Real;
-  if (real) return static_cast<std::int64_t>(steps);
+  if (any_real(start, end, step)) return static_cast<std::int64_t>(steps);
   std::int64_t exact_distance = 0;
   TENON_CHECK(!__builtin_sub_overflow(end.to_int64(), start.to_int64(), &exact_distance),
               "arange: the distance from ", start, " to ", end, " is not below 2^63");
@@ -71,6 +74,11 @@ Tensor eye(std::int64_t n, const TensorOptions& options) {
   kernels::fill(result, 0);
   kernels::fill(detail::make_view(result, {n}, {n + 1}, 0), 1);
   return finish(std::move(result), options);
+}
+
+Tensor arange(Scalar start, Scalar end, Scalar step) {
+  const DType dtype = any_real(start, end, step) ? DType::Float32 : DType::Int64;
+  return arange(start, end, step, {.dtype = dtype});
 }
 
 Tensor arange(Scalar start, Scalar end, Scalar step, const TensorOptions& options) {

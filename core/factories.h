@@ -27,9 +27,11 @@ Tensor ones(const Shape& shape, const TensorOptions& options = {});
 Tensor full(const Shape& shape, Scalar value, const TensorOptions& options = {});
 /// [n, n] with ones on the diagonal.
 Tensor eye(std::int64_t n, const TensorOptions& options = {});
-/// start, start + step, … below (above, for a negative step) `end`.
-Tensor arange(Scalar start, Scalar end, Scalar step = 1,
-              const TensorOptions& options = {.dtype = DType::Int64});
+/// start, start + step, … below (above, for a negative step) `end`; int64 when all three are whole
+/// numbers, otherwise float32.
+Tensor arange(Scalar start, Scalar end, Scalar step = 1);
+/// The same in the dtype of `options`.
+Tensor arange(Scalar start, Scalar end, Scalar step, const TensorOptions& options);
 /// `steps` values from `start` to `end`, both included.
 Tensor linspace(double start, double end, std::int64_t steps, const TensorOptions& options = {});
 

@@ -144,7 +144,9 @@ TEST(Factories, ArangeStopsBeforeTheEnd) {
   expect_values(arange(2, 8, 3), {2}, {2, 5});
   expect_values(arange(3, -2, -2), {3}, {3, 1, -1});
   expect_values(arange(0, 1, 0.25, {.dtype = DType::Float64}), {4}, {0, 0.25, 0.5, 0.75});
-  expect_values(arange(1, 0, -0.5), {2}, {1, 0});  // int64, as asked for by default
+  expect_values(arange(1, 0, -0.5), {2}, {1, 0.5});
+  EXPECT_EQ(arange(0, 3).dtype(), DType::Int64);
+  EXPECT_EQ(arange(0, 3, 0.5).dtype(), DType::Float32);
   EXPECT_EQ(arange(4, 4).numel(), 0);
   const std::int64_t big = std::int64_t{1} << 53;
   EXPECT_EQ(arange(big, big + 3).to_vector<std::int64_t>(),
