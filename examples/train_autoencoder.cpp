@@ -38,8 +38,7 @@ struct Options {
   bool no_fuse = false;
 };
 
-// ---- the model
-// -----------------------------------------------------------------------------------
+// ---- the model ---------------------------------------------------------------------------------
 
 /// [N, 1, H, W] -> [N, 32]
 struct Encoder : nn::Module {
@@ -103,8 +102,7 @@ struct Autoencoder : nn::Module {
   Tensor forward(const Tensor& x) override { return decoder(encoder(x)); }
 };
 
-// ---- training
-// ------------------------------------------------------------------------------------
+// ---- training ----------------------------------------------------------------------------------
 
 /// Bytes to numbers from 0 to 1.
 Tensor to_unit(const Tensor& images) { return images.to(DType::Float32) / 255.0; }
@@ -190,13 +188,12 @@ History train(Autoencoder& model, const graph::CompiledFunction& reconstruct, co
   return history;
 }
 
-// ---- what it shows at the end
-// --------------------------------------------------------------------
+// ---- what it shows at the end ------------------------------------------------------------------
 
 /// Median milliseconds of forward and backward over `images`, unfused and fused, taken in turns so
 /// that both see the same machine. The weights stay as they are.
 std::pair<double, double> time_steps(Autoencoder& model, const Tensor& images) {
-  constexpr std::size_t kRounds = 15;
+  constexpr std::size_t kRounds = 31;
   const Tensor x = to_unit(images);
   const auto unfused = graph::compile(model, {.fuse = false});
   const auto fused = graph::compile(model);
@@ -269,8 +266,7 @@ void write_results(Autoencoder& model, const graph::CompiledFunction& reconstruc
                "  weights.safetensors  the weights, for PyTorch or nn::load\n";
 }
 
-// ---- the program
-// ---------------------------------------------------------------------------------
+// ---- the program -------------------------------------------------------------------------------
 
 Options parse_options(int argc, char** argv) {
   Options options;
