@@ -5,6 +5,7 @@
 #include <set>
 #include <sstream>
 
+#include "tenon/core/autograd.h"
 #include "tenon/graph/executor.h"
 #include "tenon/graph/print.h"
 
@@ -17,6 +18,7 @@ using tenon::detail::concat;
 struct Signature {
   std::vector<TensorSpec> inputs;
   std::vector<bool> modes;
+  bool gradients = true;  // whether runs may be recorded
 
   bool operator==(const Signature&) const = default;
 };
@@ -29,6 +31,7 @@ std::string heading(const Signature& signature) {
   }
   out << ')';
   if (!signature.modes.empty()) out << (signature.modes[0] ? " training" : " evaluating");
+  if (!signature.gradients) out << " without gradients";
   return out.str();
 }
 
@@ -37,14 +40,16 @@ struct Program {
   Program(Signature made_for, const Graph& traced, std::vector<NamedTensor> tensors, bool fuse)
       : signature(std::move(made_for)),
         named(std::move(tensors)),
-        snapshots(run_passes(traced, default_passes(fuse))),
+        snapshots(run_passes(traced, default_passes(fuse, signature.gradients))),
         executor(snapshots.back().graph) {
     const auto is_fusion = [](const Snapshot& snapshot) { return snapshot.pass == "fuse"; };
     const auto found = std::find_if(snapshots.begin(), snapshots.end(), is_fusion);
     if (found != snapshots.end()) {
-      decisions = decide_blocks((found - 1)->graph, found->rewrites, found->graph);
+      decisions =
+          decide_blocks((found - 1)->graph, found->rewrites, found->graph, signature.gradients);
     } else {
-      decisions = decide_blocks(snapshots.back().graph, {}, snapshots.back().graph);
+      decisions =
+          decide_blocks(snapshots.back().graph, {}, snapshots.back().graph, signature.gradients);
       for (BlockDecision& decision : decisions) decision.reason = "fusion is switched off";
     }
   }
@@ -100,6 +105,7 @@ struct CompiledFunction::State {
       signature.inputs.push_back(input.spec());
     }
     if (source.modes) signature.modes = source.modes();
+    signature.gradients = grad_enabled();
     return signature;
   }
 

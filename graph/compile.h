@@ -28,10 +28,11 @@ struct CompileOptions {
 /// threads at once where the function itself is; the first call of a signature compiles while
 /// others wait.
 ///
-/// A graph is made for each signature: the inputs' shapes, dtypes and devices, and the training
-/// modes of the module and its parts. Parameters are read by their handles at every call, so that
-/// an optimizer step, `copy_` and `set_data` are seen; when one changes its shape, dtype or device,
-/// or the module holds another tensor in its place, the graph is made anew.
+/// A graph is made for each signature: the inputs' shapes, dtypes and devices, the training modes
+/// of the module and its parts, and whether gradients are switched on (a block whose fused backward
+/// would be slower fuses only without them). Parameters are read by their handles at every call, so
+/// that an optimizer step, `copy_` and `set_data` are seen; when one changes its shape, dtype or
+/// device, or the module holds another tensor in its place, the graph is made anew.
 ///
 /// Called while another function is traced, it becomes part of that trace.
 class CompiledFunction {
@@ -61,8 +62,8 @@ class CompiledFunction {
   /// The graph made last as traced, and as it runs.
   Graph graph_before() const;
   Graph graph_after() const;
-  /// The same for the signature of these inputs in the module's present mode; `Error` when it was
-  /// not called with such inputs.
+  /// The same for the signature of these inputs in the present modes of module and gradients;
+  /// `Error` when it was not called with such inputs.
   Graph graph_before(std::span<const Tensor> inputs) const;
   Graph graph_after(std::span<const Tensor> inputs) const;
   /// Pictures of both; in the first, what is about to fuse is tinted.

@@ -263,11 +263,11 @@ Pass common_subexpressions() {
   return {"common subexpressions", run};
 }
 
-std::vector<Pass> default_passes(bool fuse) {
+std::vector<Pass> default_passes(bool fuse, bool gradients) {
   std::vector<Pass> passes = {dead_code(), table_pass("canonicalise", canonical_rows()),
                               common_subexpressions(), dead_code()};
   if (fuse) {
-    passes.push_back(table_pass("fuse", fusion_rows()));
+    passes.push_back(table_pass("fuse", fusion_rows(gradients)));
     passes.push_back(dead_code());
   }
   return passes;

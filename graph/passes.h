@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tenon/graph/pattern.h"
+#include "tenon/ops/conv.h"
 
 namespace tenon::graph {
 
@@ -74,14 +75,19 @@ Pass common_subexpressions();
 /// the number of patterns small. Only rewrites after which no element differs but by rounding, also
 /// for NaN, infinities and -0.
 std::vector<Row> canonical_rows();
-/// The fused blocks.
-std::vector<Row> fusion_rows();
+/// The fused blocks. With `gradients`, blocks that record their history stay as they are where
+/// `why_training_would_lose` has a reason.
+std::vector<Row> fusion_rows(bool gradients = true);
+/// Why a training step through a fused block with this convolution would take longer than through
+/// its steps; empty when it would not.
+std::string why_training_would_lose(const TensorSpec& x, const TensorSpec& weight,
+                                    const ops::ConvTranspose2dOptions& options);
 /// The pattern of the fused block: a transposed convolution, then mish, a number added, limits, a
 /// scale, each of which may be absent.
 Pattern epilogue_block();
 
-/// Canonicalisation, and fusion when asked for.
-std::vector<Pass> default_passes(bool fuse = true);
+/// Canonicalisation, and fusion when asked for, for runs with or without gradients.
+std::vector<Pass> default_passes(bool fuse = true, bool gradients = true);
 
 /// A graph and the pass that made it.
 struct Snapshot {

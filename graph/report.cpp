@@ -13,15 +13,18 @@ namespace {
 using tenon::detail::concat;
 
 /// Why the block that ends with `end` does not go on, or never began.
-std::string why_no_further(const Graph& graph, const UseIndex& uses, ValueId end, bool fused) {
+/// `not_worth_it` is the reason for leaving a block that matches as it is.
+std::string why_no_further(const Graph& graph, const UseIndex& uses, ValueId end, bool fused,
+                           const std::string& not_worth_it) {
   const Pattern pattern = epilogue_block();
   std::vector<std::string> other_readers;
   for (const std::size_t position : uses.readers(end)) {
     const Node& reader = graph.nodes()[position];
     Explanation why;
-    if (reader.outputs.size() == 1 &&
-        !match(pattern, graph, uses, reader.outputs[0], &why).has_value() && why.came_past_root()) {
-      return why.reason();
+    if (reader.outputs.size() == 1) {
+      const bool matches = match(pattern, graph, uses, reader.outputs[0], &why).has_value();
+      if (!matches && why.came_past_root()) return why.reason();
+      if (matches && !not_worth_it.empty()) return not_worth_it;
     }
     const DType dtype = graph.value(reader.outputs[0]).spec.dtype;
     if (reader.op->name() == "copy" && dtype != graph.value(end).spec.dtype) {
@@ -72,7 +75,7 @@ std::string bytes_text(std::int64_t bytes) {
 }
 
 std::vector<BlockDecision> decide_blocks(const Graph& before, std::span<const Rewrite> rewrites,
-                                         const Graph& after) {
+                                         const Graph& after, bool gradients) {
   const UseIndex uses(before);
   const UseIndex uses_after(after);
   std::vector<BlockDecision> decisions;
@@ -101,7 +104,13 @@ std::vector<BlockDecision> decide_blocks(const Graph& before, std::span<const Re
         decision.kernel = kernel_of(made, after);
       }
     }
-    decision.reason = why_no_further(before, uses, end, decision.fused);
+    std::string not_worth_it;
+    if (gradients && !node.no_grad) {
+      const auto& convolution = dynamic_cast<const ops::ConvTranspose2dOp&>(*node.op);
+      not_worth_it = why_training_would_lose(before.value(node.inputs[0]).spec, weight.spec,
+                                             convolution.options());
+    }
+    decision.reason = why_no_further(before, uses, end, decision.fused, not_worth_it);
     decisions.push_back(std::move(decision));
   }
   return decisions;

@@ -26,9 +26,9 @@ struct BlockDecision {
 };
 
 /// What became of each transposed convolution of `before`, given the rewrites that fused some of
-/// them and the graph `after`.
+/// them and the graph `after`, made for runs with or without gradients.
 std::vector<BlockDecision> decide_blocks(const Graph& before, std::span<const Rewrite> rewrites,
-                                         const Graph& after);
+                                         const Graph& after, bool gradients = true);
 
 /// The decisions of one compilation in a few lines, under a heading that says what it was for.
 std::string report_text(const std::string& heading, std::size_t ops_before, std::size_t ops_after,

@@ -8,6 +8,7 @@
 #include "tenon/ops/dropout.h"
 #include "tenon/ops/extremum.h"
 #include "tenon/ops/fused/conv_transpose2d_epilogue.h"
+#include "tenon/ops/fused/training_pays.h"
 #include "tenon/ops/gather.h"
 #include "tenon/ops/increment.h"
 #include "tenon/ops/join.h"

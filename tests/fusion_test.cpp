@@ -362,5 +362,85 @@ TEST(RefusedPart, WithoutGradientsKeepsItsOwnNodes) {
       << fast.report();
 }
 
+// ---- blocks that train faster unfused
+// --------------------------------------------------------------------------
+
+/// A block of any channel counts, kernel 3 and stride 2.
+struct Sized {
+  Tensor weight;
+  Sized(std::int64_t in, std::int64_t out) : weight(random({in, out, 3, 3}, 31, DType::Float32)) {
+    weight.requires_grad_();
+  }
+  Tensor forward(const Tensor& x) const {
+    const Tensor y =
+        ops::conv_transpose2d(x, weight, {}, {.stride = 2, .padding = 1, .output_padding = 1});
+    return ops::hardtanh(ops::mish(y) + 0.5) * 2.0;
+  }
+  std::vector<NamedTensor> named_parameters() const { return {{"up.weight", weight}}; }
+};
+
+/// The ops of a block compiled for `x`, with gradients on or off.
+std::string ops_of(const CompiledFunction& fast, const Tensor& x, bool gradients) {
+  const GradModeGuard mode(gradients);
+  fast(x);
+  return op_names(fast.graph_after());
+}
+
+constexpr const char* kUnfused = "conv_transpose2d mish add hardtanh mul";
+constexpr const char* kFused = "conv_transpose2d_epilogue";
+
+TEST(TrainingPays, AnOrdinaryBlockFusesWithAndWithoutGradients) {
+  const Sized block(64, 32);
+  const CompiledFunction fast = compile(block);
+  const Tensor x = random({2, 64, 7, 7}, 32, DType::Float32);
+  EXPECT_EQ(ops_of(fast, x, true), kFused);
+  EXPECT_EQ(ops_of(fast, x, false), kFused);
+}
+
+TEST(TrainingPays, ABlockOfOneOutputChannelFusesOnlyWithoutGradients) {
+  const Sized block(64, 1);
+  const CompiledFunction fast = compile(block);
+  const Tensor x = random({4, 64, 14, 14}, 33, DType::Float32);
+  EXPECT_EQ(ops_of(fast, x, true), kUnfused);
+  const Tensor plain = fast(x);
+  EXPECT_NE(fast.report().find("because its backward computes the convolution again, which here "
+                               "costs more than the steps save (144 products an output, channels "
+                               "of a group: 1)"),
+            std::string::npos)
+      << fast.report();
+  EXPECT_EQ(ops_of(fast, x, false), kFused);
+  EXPECT_EQ(fast.compilations(), 2u);
+  EXPECT_NE(fast.report().find(" without gradients: 5 ops -> 1, 1 of 1 blocks fused"),
+            std::string::npos)
+      << fast.report();
+  const NoGradGuard no_gradients;
+  EXPECT_LT(distance(fast(x), plain.detach()), 1e-4);
+  EXPECT_EQ(fast.compilations(), 2u) << "both graphs are kept";
+}
+
+TEST(TrainingPays, ABlockOfManyProductsFusesOnlyWithoutGradients) {
+  const Sized block(256, 128);
+  const CompiledFunction fast = compile(block);
+  const Tensor x = random({1, 256, 4, 4}, 34, DType::Float32);
+  EXPECT_EQ(ops_of(fast, x, true), kUnfused);
+  EXPECT_NE(fast.report().find("(576 products an output"), std::string::npos) << fast.report();
+  EXPECT_EQ(ops_of(fast, x, false), kFused);
+}
+
+TEST(TrainingPays, ABlockUnderANoGradGuardOfTheFunctionFuses) {
+  const Sized block(64, 1);
+  const CompiledFunction fast = compile([&](const Tensor& x) {
+    const NoGradGuard no_gradients;
+    return block.forward(x);
+  });
+  EXPECT_EQ(ops_of(fast, random({4, 64, 14, 14}, 35, DType::Float32), true), kFused);
+}
+
+TEST(TrainingPays, ABlockTooSmallToMatterFuses) {
+  const Sized block(64, 1);
+  const CompiledFunction fast = compile(block);
+  EXPECT_EQ(ops_of(fast, random({1, 64, 2, 2}, 36, DType::Float32), true), kFused);
+}
+
 }  // namespace
 }  // namespace tenon::graph
