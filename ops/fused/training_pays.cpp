@@ -5,16 +5,17 @@
 namespace tenon::ops {
 namespace {
 
-// Computing y again costs, for each output, its products and its share of packing x into columns:
-// a packed element serves one output of each channel and takes about as long as 12 products. What
-// fusing saves, traffic and the allocation of intermediates, is about the same for every output.
-// Measured on one thread of an EPYC with AVX-512, in float32 on x [16, Cin, 14, 14] and
-// [64, Cin, 14, 14], kernel 3 and stride 2, this is what a step through the fused block takes,
-// relative to the unfused steps: 16 -> 16 channels (cost 63) 1.21 and 1.11, 64 -> 64 (cost 171)
-// 1.30 and 0.86, 64 -> 8 (cost 360) 1.53 and 1.48, 64 -> 1 (cost 1872) 1.76 and 1.84; on 8 x 8,
-// 128 -> 64 (cost 342) 1.43 and 1.36. Below the limit a step may still be slower while all
-// intermediates fit into the cache, and is faster, with the memory of all but the ends saved, once
-// they do not.
+// Computing y again costs, for each output, its products and, where an image is more than one tile,
+// its share of packing x into columns: a packed element serves one output of each channel and takes
+// about as long as 12 products. What fusing saves, traffic and the allocation of intermediates, is
+// about the same for every output. Measured on one thread of an EPYC with AVX-512, float32, x of
+// 14 x 14, kernel 3 and stride 2, a step through the fused block takes this much of the time of the
+// unfused steps, with 16 and with 64 images:
+//   16 -> 16 channels (cost 63) 0.75, 0.65; 32 -> 16 (cost 126) 1.07, 0.68; 64 -> 64 (cost 171)
+//   0.78, 0.73; 64 -> 32 (cost 198) 1.15, 0.78;
+//   64 -> 16 (cost 252) 1.29, 1.14; 64 -> 8 (cost 360) 1.15, 1.14; 64 -> 1 (cost 1872) 1.07, 1.08;
+//   on 8 x 8: 128 -> 64 (cost 342) 1.24, 1.23; 256 -> 128 (cost 630) 1.34, 1.09.
+// Below the limit, steps whose intermediates all fit into the cache may still take a little longer.
 constexpr double kPackingInProducts = 12;
 constexpr double kMostRecomputed = 200;
 

@@ -2,12 +2,14 @@
 //
 // A tile is a rectangle of positions of x, of one image and group. The outputs that these positions
 // reach, a rectangle with a border that neighbouring tiles compute too, get y again and from it dy,
-// the gradient of y. Its columns [(output channel, tap), position] then serve both products:
-// dx = weight·columns, which no other tile touches, and dw += x·columnsᵀ.
+// the gradient of y; where the tile is the whole image, without packing x. Its columns [(output
+// channel, tap), position] then serve both products: dx = weight·columns, which no other tile
+// touches, and dw += x·columnsᵀ.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "tenon/core/parallel.h"
 #include "tenon/ops/cpu/conv_transpose_tiles.h"
@@ -60,7 +62,9 @@ struct BackwardTiles {
   explicit BackwardTiles(const TransposedPlan& plan)
       : depth(plan.out_channels * plan.kernel.h * plan.kernel.w) {
     // Elements for each position of x: the larger columns, y and dy with its copy, x.
-    const std::int64_t outputs = plan.out_channels * (plan.stride.h * plan.stride.w + 2);
+    const std::int64_t outputs =
+        plan.out_channels * std::max<std::int64_t>(plan.stride.h * plan.stride.w + 2,
+                                                   2 * plan.stride.h * plan.stride.w);
     const std::int64_t each = std::max(depth, plan.max_depth) + outputs + plan.in_channels;
     const std::int64_t positions =
         std::clamp<std::int64_t>(kTileElements / each, kMinPositions, kMaxPositions);
@@ -163,14 +167,14 @@ class EpilogueBackward {
   /// A thread's buffers for one tile.
   struct Buffers {
     Buffers(const TransposedPlan& plan, const BackwardTiles& tiles)
-        : columns(std::max(plan.max_depth * tiles.max_phase_outputs,
+        : columns(std::max(tiles.count() == 1 ? 0 : plan.max_depth * tiles.max_phase_outputs,
                            tiles.depth * tiles.rows * tiles.columns)),
-          y(plan.out_channels * tiles.max_phase_outputs),
-          grad(plan.out_channels * tiles.max_phase_outputs),
+          y(plan.out_channels * (tiles.count() == 1 ? tiles.max_outputs : tiles.max_phase_outputs)),
+          grad(tiles.count() == 1 ? 0 : plan.out_channels * tiles.max_phase_outputs),
           dy(plan.out_channels * tiles.max_outputs),
           x(plan.in_channels * tiles.rows * tiles.columns) {}
     Scratch<Compute> columns;
-    Scratch<Compute> y;     // of one phase
+    Scratch<Compute> y;     // of one phase, or of the image where that is the tile
     Scratch<Compute> grad;  // of one phase
     Scratch<Compute> dy;    // [output channel, outputs of the tile]
     Scratch<Compute> x;     // the tile of x, then of its gradient
@@ -194,8 +198,12 @@ class EpilogueBackward {
       const std::int64_t slice = item / tiles_.count() * plan_.groups + group;
       const BackwardSpan rows = tiles_.row_span(plan_, item % tiles_.count());
       const BackwardSpan columns = tiles_.column_span(plan_, item % tiles_.count());
-      for (const Phase& phase : plan_.phases) {
-        compute_dy(group, slice, phase, rows, columns, buffers);
+      if (tiles_.count() == 1) {
+        compute_dy_of_image(group, slice, rows.size() * columns.size(), buffers);
+      } else {
+        for (const Phase& phase : plan_.phases) {
+          compute_dy(group, slice, phase, rows, columns, buffers);
+        }
       }
       if (data_.grad_bias != nullptr) sum_bias(rows, columns, buffers, sums.bias.data());
       if (data_.grad_x == nullptr && data_.grad_weight == nullptr) continue;
@@ -204,6 +212,57 @@ class EpilogueBackward {
         add_grad_weight(slice, rows, columns, buffers, sums.weights.data());
       }
       if (data_.grad_x != nullptr) store_grad_x(group, slice, rows, columns, buffers);
+    }
+  }
+
+  /// dy of a whole image, which needs no columns of x: weightᵀ·x gives the products of each tap,
+  /// and these are added to the outputs that they belong to.
+  void compute_dy_of_image(std::int64_t group, std::int64_t slice, std::int64_t count,
+                           const Buffers& buffers) const {
+    const T* image = data_.x + slice * plan_.input_size();
+    MatrixView<const Compute> x{buffers.x.data(), count, 1};
+    if constexpr (std::is_same_v<T, Compute>) {
+      x.data = image;
+    } else {
+      gather_row(image, plan_.input_size(), 0, 1, plan_.input_size(), buffers.x.data());
+    }
+    gemm<Compute>(tiles_.depth, count, plan_.in_channels,
+                  {weights_ + group * plan_.group_weights(), 1, tiles_.depth}, x,
+                  buffers.columns.data(), count, false);
+    const std::int64_t outputs = plan_.rows.output * plan_.columns.output;
+    const Compute* bias = operands_.bias(plan_, group);
+    const Compute* products = buffers.columns.data();
+    for (std::int64_t c = 0; c < plan_.out_channels; ++c) {
+      Compute* y = buffers.y.data() + c * outputs;
+      std::fill_n(y, outputs, bias[c]);
+      for (std::int64_t ky = 0; ky < plan_.kernel.h; ++ky) {
+        for (std::int64_t kx = 0; kx < plan_.kernel.w; ++kx) {
+          add_products(products, ky, kx, y);
+          products += count;
+        }
+      }
+    }
+    const T* grad_out = data_.grad_out + slice * plan_.output_size();
+    std::transform(grad_out, grad_out + plan_.output_size(), buffers.dy.data(),
+                   [](T value) { return static_cast<Compute>(value); });
+    epilogue_.gradient(buffers.y.data(), buffers.dy.data(), plan_.output_size());
+  }
+
+  /// Adds the products [H, W] of tap (ky, kx) to the plane y.
+  void add_products(const Compute* products, std::int64_t ky, std::int64_t kx, Compute* y) const {
+    const PhaseAxis& columns = plan_.columns;
+    const std::int64_t step = columns.stride;
+    const std::int64_t first = kx * columns.dilation - columns.padding;
+    const InsideRange inside(columns.output, first, step, columns.input);
+    for (std::int64_t iy = 0; iy < plan_.rows.input; ++iy) {
+      const std::int64_t oy =
+          iy * plan_.rows.stride + ky * plan_.rows.dilation - plan_.rows.padding;
+      if (oy < 0 || oy >= plan_.rows.output) continue;
+      const Compute* source = products + iy * columns.input;
+      Compute* target = y + oy * columns.output;
+      for (std::int64_t i = inside.begin; i < inside.end; ++i) {
+        target[first + i * step] += source[i];
+      }
     }
   }
 
@@ -300,6 +359,14 @@ class EpilogueBackward {
                        const Buffers& buffers, Compute* sums) const {
     const std::int64_t count = rows.size() * columns.size();
     const std::int64_t width = plan_.columns.input;
+    if constexpr (std::is_same_v<T, Compute>) {
+      if (tiles_.count() == 1) {
+        gemm<Compute>(plan_.in_channels, tiles_.depth, count,
+                      {data_.x + slice * plan_.input_size(), count, 1},
+                      {buffers.columns.data(), 1, count}, sums, tiles_.depth, true);
+        return;
+      }
+    }
     Compute* target = buffers.x.data();
     for (std::int64_t c = 0; c < plan_.in_channels; ++c) {
       const T* plane = data_.x + slice * plan_.input_size() + c * plan_.rows.input * width;
@@ -315,9 +382,18 @@ class EpilogueBackward {
   void store_grad_x(std::int64_t group, std::int64_t slice, const BackwardSpan& rows,
                     const BackwardSpan& columns, const Buffers& buffers) const {
     const std::int64_t count = rows.size() * columns.size();
-    gemm<Compute>(plan_.in_channels, count, tiles_.depth,
-                  {weights_ + group * plan_.group_weights(), tiles_.depth, 1},
-                  {buffers.columns.data(), count, 1}, buffers.x.data(), count, false);
+    const MatrixView<const Compute> weights{weights_ + group * plan_.group_weights(), tiles_.depth,
+                                            1};
+    const MatrixView<const Compute> right{buffers.columns.data(), count, 1};
+    if constexpr (std::is_same_v<T, Compute>) {
+      if (tiles_.count() == 1) {
+        gemm<Compute>(plan_.in_channels, count, tiles_.depth, weights, right,
+                      data_.grad_x + slice * plan_.input_size(), count, false);
+        return;
+      }
+    }
+    gemm<Compute>(plan_.in_channels, count, tiles_.depth, weights, right, buffers.x.data(), count,
+                  false);
     const Compute* source = buffers.x.data();
     for (std::int64_t c = 0; c < plan_.in_channels; ++c) {
       T* plane =
