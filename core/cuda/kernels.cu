@@ -1,0 +1,114 @@
+#include "tenon/core/cuda/elementwise.cuh"
+#include "tenon/core/cuda/kernels.h"
+#include "tenon/core/cuda/reduce.cuh"
+#include "tenon/core/kernels.h"
+
+namespace tenon::cuda {
+namespace {
+
+template <class To>
+struct Convert {
+  template <class From>
+  __device__ To operator()(From value) const {
+    return convert<To>(value);
+  }
+};
+
+template <class T>
+struct Constant {
+  T value;
+  __device__ T operator()() const { return value; }
+};
+
+template <class T>
+struct Add {
+  __device__ T operator()(T a, T b) const {
+    using C = compute_type<T>;
+    return convert<T>(convert<C>(a) + convert<C>(b));
+  }
+};
+
+template <class T>
+struct Sum {
+  using State = compute_type<T>;
+  __device__ State identity() const { return State(0); }
+  __device__ State map(T value, std::int64_t) const { return convert<State>(value); }
+  __device__ State combine(State a, State b) const { return static_cast<State>(a + b); }
+};
+
+template <class T>
+struct Store {
+  T* target;
+  template <class State>
+  __device__ void operator()(std::int64_t position, State state) const {
+    target[position] = convert<T>(state);
+  }
+};
+
+/// A copy within one device.
+void copy_local(const Tensor& source, const Tensor& target) {
+  visit_device_dtype(source.dtype(), [&]<class From>() {
+    visit_device_dtype(target.dtype(),
+                [&]<class To>() { elementwise<To, From>(target, {source}, Convert<To>()); });
+  });
+}
+
+/// A copy between devices of contiguous tensors alike in shape and dtype.
+void copy_bytes(const Tensor& source, const Tensor& target) {
+  const Device gpu = target.device().is_cuda() ? target.device() : source.device();
+  const DeviceGuard guard(gpu);
+  const cudaStream_t stream = current_stream(gpu);
+  const auto bytes = static_cast<std::size_t>(source.numel()) * item_size(source.dtype());
+  TENON_CUDA_CHECK(
+      cudaMemcpyAsync(target.raw_data(), source.raw_data(), bytes, cudaMemcpyDefault, stream));
+  if (target.device().is_cpu()) TENON_CUDA_CHECK(cudaStreamSynchronize(stream));
+}
+
+}  // namespace
+
+void copy(const Tensor& source, const Tensor& target) {
+  if (target.numel() == 0) return;
+  if (source.device() == target.device()) {
+    copy_local(source, target);
+    return;
+  }
+  // Convert where the source is, move bytes, spread them where the target is.
+  const bool plain = source.dtype() == target.dtype() && source.is_contiguous();
+  const Tensor packed =
+      plain ? source : detail::make_empty({source.shape(), target.dtype(), source.device()});
+  if (!plain) kernels::copy(source, packed);
+  if (target.is_contiguous() && target.shape() == source.shape()) {
+    copy_bytes(packed, target);
+  } else {
+    const Tensor arrived = detail::make_empty({source.shape(), target.dtype(), target.device()});
+    copy_bytes(packed, arrived);
+    kernels::copy(arrived, target);
+  }
+}
+
+void fill(const Tensor& target, Scalar value) {
+  // Converted on the host, by the rules of the CPU.
+  const Tensor one = detail::make_empty({{}, target.dtype(), Device::cpu()});
+  kernels::fill(one, value);
+  visit_device_dtype(target.dtype(), [&]<class T>() {
+    elementwise<T>(target, {}, Constant<T>{*static_cast<const T*>(one.raw_data())});
+  });
+}
+
+void add(const Tensor& a, const Tensor& b, const Tensor& target) {
+  visit_device_dtype(target.dtype(), [&]<class T>() { elementwise<T, T, T>(target, {a, b}, Add<T>()); });
+}
+
+void sum_to(const Tensor& source, const Tensor& target) {
+  if (source.numel() == 0) {
+    fill(target, 0);
+    return;
+  }
+  const tenon::detail::ReductionNest nest(source, target.shape());
+  visit_device_dtype(source.dtype(), [&]<class T>() {
+    reduce<T, typename Sum<T>::State>(source, nest, Sum<T>(),
+                                      Store<T>{static_cast<T*>(target.raw_data())});
+  });
+}
+
+}  // namespace tenon::cuda

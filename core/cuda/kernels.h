@@ -1,0 +1,19 @@
+// CUDA kernels of core's own ops.
+#pragma once
+
+#include "tenon/core/tensor.h"
+
+namespace tenon::cuda {
+
+/// Writes `source`, which must broadcast to `target`'s shape, over `target`, converting. Either may
+/// be on the host or on another GPU; a copy to the host has arrived when this returns.
+void copy(const Tensor& source, const Tensor& target);
+/// Overwrites every element.
+void fill(const Tensor& target, Scalar value);
+/// target[i] = a[i] + b[i]; equal shapes and dtypes. `target` may be `a` or `b`.
+void add(const Tensor& a, const Tensor& b, const Tensor& target);
+/// Sums `source` into the contiguous `target`, whose shape broadcasts to the source's. The order
+/// of additions is fixed by the shapes alone.
+void sum_to(const Tensor& source, const Tensor& target);
+
+}  // namespace tenon::cuda

@@ -1,0 +1,52 @@
+// The CUDA runtime as core uses it: checked calls, the current device and stream, memory.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <string_view>
+
+#include "tenon/core/device.h"
+#include "tenon/core/memory.h"
+
+namespace tenon::cuda {
+
+/// Throws `Error` with `call` and CUDA's name and sentence for `status` unless that is success.
+void check(cudaError_t status, std::string_view call);
+
+/// Makes `device` the runtime's current one for the guard's lifetime.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(Device device);
+  ~DeviceGuard();
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int previous_;
+};
+
+/// This thread's current stream on `device`.
+cudaStream_t current_stream(Device device);
+
+/// Facts about a device that launch code needs; read once.
+struct DeviceProperties {
+  int multiprocessors;
+  int compute_capability;             // 90 for 9.0
+  std::size_t shared_memory_a_block;  // the most that a kernel can opt in to, bytes
+  std::size_t l2_bytes;
+};
+const DeviceProperties& properties(Device device);
+
+/// `bytes` from the device's stream-ordered pool, on the current stream. When there are none, the
+/// pool gives back what it holds unused and the allocation is tried once more; then `Error`.
+void* allocate(std::size_t bytes, Device device);
+/// Returns memory to the pool once the work sent to the current stream so far is done.
+void deallocate(void* data, std::size_t bytes, Device device) noexcept;
+MemoryStats memory_stats(Device device);
+void reset_peak_memory(Device device);
+
+}  // namespace tenon::cuda
+
+/// Runs a call of the CUDA runtime and throws `tenon::Error` naming it when it fails.
+#define TENON_CUDA_CHECK(call) ::tenon::cuda::check((call), #call)
