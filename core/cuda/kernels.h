@@ -10,7 +10,8 @@ namespace tenon::cuda {
 void copy(const Tensor& source, const Tensor& target);
 /// Overwrites every element.
 void fill(const Tensor& target, Scalar value);
-/// target[i] = a[i] + b[i]; equal shapes and dtypes. `target` may be `a` or `b`.
+/// target[i] = a[i] + b[i]; one dtype; a and b broadcast to the shape of `target`, which may be
+/// either of them.
 void add(const Tensor& a, const Tensor& b, const Tensor& target);
 /// Sums `source` into the contiguous `target`, whose shape broadcasts to the source's. The order
 /// of additions is fixed by the shapes alone.
