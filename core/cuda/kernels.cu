@@ -32,7 +32,7 @@ template <class T>
 struct Sum {
   using State = compute_type<T>;
   __device__ State identity() const { return State(0); }
-  __device__ State map(T value, std::int64_t) const { return convert<State>(value); }
+  __device__ State map(T value, const Place&) const { return convert<State>(value); }
   __device__ State combine(State a, State b) const { return static_cast<State>(a + b); }
 };
 
@@ -49,7 +49,7 @@ struct Store {
 void copy_local(const Tensor& source, const Tensor& target) {
   visit_device_dtype(source.dtype(), [&]<class From>() {
     visit_device_dtype(target.dtype(),
-                [&]<class To>() { elementwise<To, From>(target, {source}, Convert<To>()); });
+                       [&]<class To>() { elementwise<To, From>(target, {source}, Convert<To>()); });
   });
 }
 
@@ -96,7 +96,9 @@ void fill(const Tensor& target, Scalar value) {
 }
 
 void add(const Tensor& a, const Tensor& b, const Tensor& target) {
-  visit_device_dtype(target.dtype(), [&]<class T>() { elementwise<T, T, T>(target, {a, b}, Add<T>()); });
+  visit_device_dtype(target.dtype(), [&]<class T>() {
+    elementwise<T, T, T>(target, {a, b}, Add<T>());
+  });
 }
 
 void sum_to(const Tensor& source, const Tensor& target) {

@@ -35,6 +35,13 @@ struct DeviceDims {
   }
 };
 
+/// Where an element of a reduction comes from.
+struct Place {
+  std::int64_t result;   // row-major position among the results
+  std::int64_t element;  // row-major position among the elements of that result
+  std::int64_t offset;   // in the source, in elements
+};
+
 inline constexpr int kReduceThreads = 256;
 
 /// How a reduction is cut into blocks: `columns` neighbouring results a block, the block's other
@@ -47,7 +54,7 @@ struct ReduceShape {
 };
 
 /// partial[chunk, result] = combination of the chunk's elements of that result. `Reducer` has
-/// `identity()`, `map(T, element index) -> State` and `combine(State, State)`.
+/// `identity()`, `map(value, Place) -> State` and `combine(State, State)`.
 template <class T, class State, class Reducer>
 __global__ void __launch_bounds__(kReduceThreads)
     reduce_kernel(const T* source, DeviceDims kept, DeviceDims summed, ReduceShape shape,
@@ -62,10 +69,11 @@ __global__ void __launch_bounds__(kReduceThreads)
       begin + shape.chunk < shape.elements ? begin + shape.chunk : shape.elements;
   State state = reducer.identity();
   if (result < shape.results) {
-    const T* base = source + kept.offset_at(result);
+    const std::int64_t base = kept.offset_at(result);
 #pragma unroll 4
     for (std::int64_t i = begin + row; i < end; i += rows) {
-      state = reducer.combine(state, reducer.map(base[summed.offset_at(i)], i));
+      const std::int64_t offset = base + summed.offset_at(i);
+      state = reducer.combine(state, reducer.map(source[offset], Place{result, i, offset}));
     }
   }
   shared[threadIdx.x] = state;
