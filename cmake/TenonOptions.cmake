@@ -9,16 +9,9 @@ if((CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION MATCHES "^
 endif()
 option(TENON_WERROR "Treat compiler warnings as errors" ${checked_compiler})
 
-if(TENON_CUDA STREQUAL AUTO)
-  message(STATUS "Tenon: built for the CPU (this version has no CUDA backend)")
-elseif(TENON_CUDA)
-  message(FATAL_ERROR "TENON_CUDA=${TENON_CUDA}: the CUDA backend is not part of this version of "
-                      "Tenon. Configure with -DTENON_CUDA=AUTO or OFF.")
-endif()
-
 function(tenon_compile_options target)
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
-  target_compile_options(${target} PRIVATE -Wall -Wextra $<$<BOOL:${TENON_WERROR}>:-Werror>)
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;$<$<BOOL:${TENON_WERROR}>:-Werror>>")
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
     # GCC 12 warns of uninitialised variables inside its own AVX-512 headers (GCC bug 105593).
     target_compile_options(${target} PRIVATE -Wno-maybe-uninitialized -Wno-uninitialized)

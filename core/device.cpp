@@ -4,13 +4,21 @@
 #include <ostream>
 
 #include "tenon/core/error.h"
+#include "tenon/core/stream.h"
 
 namespace tenon {
 
-Device Device::cuda(int) {
-  detail::fail(
-      "Device::cuda: this build of Tenon has no CUDA; configure with -DTENON_CUDA=ON on a machine "
-      "with the CUDA toolkit");
+Device Device::cuda(int index) {
+#ifdef TENON_WITH_CUDA
+  const int count = cuda_device_count();
+  TENON_CHECK(index >= 0 && index < count, "Device::cuda: no GPU ", index, "; this machine has ",
+              count, " that CUDA can use");
+  return Device(Type::Cuda, index);
+#else
+  detail::fail(detail::concat(
+      "Device::cuda: this build of Tenon has no CUDA, so no GPU ", index,
+      "; configure with -DTENON_CUDA=ON on a machine with the CUDA toolkit"));
+#endif
 }
 
 Device Device::parse(std::string_view text) {
