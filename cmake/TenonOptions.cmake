@@ -14,7 +14,8 @@ function(tenon_compile_options target)
   target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;$<$<BOOL:${TENON_WERROR}>:-Werror>>")
   if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
     # GCC 12 warns of uninitialised variables inside its own AVX-512 headers (GCC bug 105593).
-    target_compile_options(${target} PRIVATE -Wno-maybe-uninitialized -Wno-uninitialized)
+    target_compile_options(
+      ${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
   endif()
   if(TENON_SANITIZE)
     # Optimised a little, with assertions (Eigen's too) and line numbers in the reports.
