@@ -1,0 +1,157 @@
+// What is particular to GPUs: memory, streams, copies between devices, large tensors.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "support/matchers.h"
+#include "tenon/core/factories.h"
+#include "tenon/core/stream.h"
+#include "tenon/core/structural.h"
+#include "tenon/ops/ops.h"
+
+namespace tenon {
+namespace {
+
+using test::expect_error;
+
+class CudaRuntime : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (cuda_device_count() == 0) GTEST_SKIP() << "no GPU: nothing of CUDA was run";
+  }
+};
+
+TEST(DeviceCuda, AnIndexThatDoesNotExistSaysHowManyThereAre) {
+  expect_error([] { Device::cuda(99); }, {"Device::cuda", "99"});
+  expect_error([] { Device::parse("cuda:-1"); }, {"cuda:-1"});
+}
+
+TEST_F(CudaRuntime, CopiesThereAndBackKeepEveryDtypesValues) {
+  const Device gpu = Device::cuda();
+  const Tensor values = tensor(std::vector<double>{-2.5, 0, 1, 3, 77}, {5});
+  for (DType dtype : {DType::Bool, DType::UInt8, DType::Int64, DType::Float16, DType::BFloat16,
+                      DType::Float32, DType::Float64}) {
+    const Tensor host = (dtype == DType::UInt8 ? values.slice(0, 1) : values).to(dtype);
+    const Tensor there = host.to(gpu);
+    EXPECT_EQ(there.device(), gpu);
+    EXPECT_EQ(there.to_vector<double>(), host.to_vector<double>()) << dtype;
+    EXPECT_EQ(there.to(Device::cpu()).to_vector<double>(), host.to_vector<double>()) << dtype;
+  }
+}
+
+TEST_F(CudaRuntime, StridedCopiesBetweenDevices) {
+  const Device gpu = Device::cuda();
+  const Tensor host = test::counting({3, 5, 7});
+  const Tensor there = host.permute({2, 0, 1}).to(gpu);
+  EXPECT_EQ(there.to_vector<double>(), host.permute({2, 0, 1}).to_vector<double>());
+  const Tensor view = there.slice(0, 1, 6, 2).transpose(1, 2);
+  EXPECT_EQ(view.to(Device::cpu()).to_vector<double>(),
+            host.permute({2, 0, 1}).slice(0, 1, 6, 2).transpose(1, 2).to_vector<double>());
+  const Tensor target = zeros({7, 10, 3}, {.dtype = DType::Float64, .device = gpu});
+  target.slice(1, 0, 10, 2).copy_(host.permute({2, 1, 0}));
+  EXPECT_EQ(target.slice(1, 0, 10, 2).to_vector<double>(),
+            host.permute({2, 1, 0}).to_vector<double>());
+  EXPECT_EQ(ops::sum(target.slice(1, 1, 10, 2)).item<double>(), 0);
+}
+
+TEST_F(CudaRuntime, MixingDevicesIsRefusedWithBothNames) {
+  const Tensor there = ones({2}, {.device = Device::cuda()});
+  expect_error([&] { ops::add(there, ones({2})); }, {"add", "cuda:0", "cpu"});
+}
+
+TEST_F(CudaRuntime, MemoryIsCountedAndReturned) {
+  const Device gpu = Device::cuda();
+  const MemoryStats before = memory_stats(gpu);
+  {
+    const Tensor a = empty({1000, 1000}, {.device = gpu});
+    EXPECT_EQ(memory_stats(gpu).in_use - before.in_use, 4'000'000);
+    EXPECT_EQ(memory_stats(gpu).allocations - before.allocations, 1);
+  }
+  EXPECT_EQ(memory_stats(gpu).in_use, before.in_use);
+}
+
+TEST_F(CudaRuntime, RunningOutOfMemoryNamesTheSizesAndLeavesEverythingUsable) {
+  const Device gpu = Device::cuda();
+  const Tensor kept = ones({16}, {.device = gpu});
+  expect_error([&] { empty({std::int64_t{1} << 42}, {.device = gpu}); },
+               {"no memory", "4398046511104", "cuda:0", "in use", "free"});
+  EXPECT_EQ(ops::sum(kept + 1.0f).item<float>(), 32);
+}
+
+TEST_F(CudaRuntime, StreamsOrderWorkThroughEvents) {
+  const Device gpu = Device::cuda();
+  const Stream side = Stream::create(gpu);
+  const Tensor x = zeros({1 << 20}, {.device = gpu});
+  Event ready(gpu);
+  ready.record();
+  ready.block(side);
+  Event done(gpu);
+  {
+    const StreamGuard guard(side);
+    x.fill_(3);
+    done.record();
+  }
+  done.block(Stream::current(gpu));
+  EXPECT_EQ(ops::sum(x).item<float>(), 3.0f * (1 << 20));
+  EXPECT_EQ(Stream::current(gpu).handle(), nullptr);
+}
+
+TEST_F(CudaRuntime, EventsMeasureTime) {
+  const Device gpu = Device::cuda();
+  const Tensor x = zeros({1 << 24}, {.device = gpu});
+  Event begin(gpu);
+  Event end(gpu);
+  begin.record();
+  for (int i = 0; i < 10; ++i) x.fill_(i);
+  end.record();
+  EXPECT_GT(begin.elapsed_ms(end), 0);
+}
+
+TEST_F(CudaRuntime, SumsAreTheSameBitForBitFromRunToRun) {
+  const Tensor x = randn({64, 33, 257}).to(Device::cuda());
+  const float first = ops::sum(x).item<float>();
+  const std::vector<float> columns = sum_to(x, {1, 33, 1}).to_vector<float>();
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(ops::sum(x).item<float>(), first);
+    EXPECT_EQ(sum_to(x, {1, 33, 1}).to_vector<float>(), columns);
+  }
+}
+
+TEST_F(CudaRuntime, SumsOfEveryLayoutAgreeWithTheHost) {
+  const Tensor x = randn({5, 37, 6, 129}, {.dtype = DType::Float64});
+  const Tensor there = x.to(Device::cuda());
+  for (const Shape& shape : {Shape{}, Shape{129}, Shape{1, 37, 1, 1}, Shape{5, 1, 6, 1},
+                             Shape{5, 37, 1, 129}, Shape{1, 1, 1, 129}, Shape{5, 37, 6, 1}}) {
+    for (const bool permuted : {false, true}) {
+      const Tensor a = permuted ? x.transpose(0, 3).transpose(0, 3) : x;
+      const std::vector<double> want = sum_to(a, shape).to_vector<double>();
+      const std::vector<double> got = sum_to(there, shape).to_vector<double>();
+      ASSERT_EQ(got.size(), want.size());
+      for (std::size_t i = 0; i < want.size(); ++i) {
+        EXPECT_NEAR(got[i], want[i], 1e-10) << shape << " at " << i;
+      }
+    }
+  }
+}
+
+TEST_F(CudaRuntime, TensorsAboveTwoToThe31Elements) {
+  const Device gpu = Device::cuda();
+  const std::int64_t count = 2'500'000'000;
+  const Tensor x = full({count}, 1, {.dtype = DType::Float16, .device = gpu});
+  x.narrow(0, count - 3, 3).fill_(5);
+  const Tensor y = x + 2.0f;
+  EXPECT_EQ(y.narrow(0, count - 4, 4).to_vector<float>(), (std::vector<float>{3, 7, 7, 7}));
+  EXPECT_EQ(y.narrow(0, (std::int64_t{1} << 31) - 1, 2).to_vector<float>(),
+            (std::vector<float>{3, 3}));
+  const Tensor copy = y.clone();
+  EXPECT_EQ(copy.narrow(0, count - 2, 2).to_vector<float>(), (std::vector<float>{7, 7}));
+  // The sum does not fit float16, so that each part is summed by itself and as float32.
+  const Tensor thousandths = copy.reshape({2'500'000, 1000});
+  const Tensor rows = ops::sum(thousandths, {1});
+  EXPECT_EQ(rows.narrow(0, 0, 1).item<float>(), 3000);
+  const double total = ops::sum(rows.to(DType::Float64)).item<double>();
+  EXPECT_EQ(total, 3.0 * static_cast<double>(count) + 12);
+}
+
+}  // namespace
+}  // namespace tenon
