@@ -16,29 +16,31 @@ namespace tenon::cuda {
 inline constexpr int kElementwiseThreads = 256;
 
 /// `tenon::detail::LoopNest` as a kernel argument. The last dimension is the innermost.
-template <int kOperands, class Index>
+template <int kOperands>
 struct DeviceNest {
   int dims;
-  Index shape[kMaxDims];
-  Index strides[kOperands][kMaxDims];
+  std::uint32_t shape[kMaxDims];
+  std::uint32_t strides[kOperands][kMaxDims];
   std::byte* base[kOperands];
 
   explicit DeviceNest(const tenon::detail::LoopNest<kOperands>& nest)
       : dims(static_cast<int>(nest.shape.size())) {
     for (int d = 0; d < dims; ++d) {
-      shape[d] = static_cast<Index>(nest.shape[d]);
-      for (int k = 0; k < kOperands; ++k) strides[k][d] = static_cast<Index>(nest.strides[k][d]);
+      shape[d] = static_cast<std::uint32_t>(nest.shape[d]);
+      for (int k = 0; k < kOperands; ++k) {
+        strides[k][d] = static_cast<std::uint32_t>(nest.strides[k][d]);
+      }
     }
     for (int k = 0; k < kOperands; ++k) base[k] = nest.base[k];
   }
 
   /// Offsets in elements of all operands at row-major position `position`.
-  __device__ void offsets_at(Index position, Index (&offsets)[kOperands]) const {
+  __device__ void offsets_at(std::uint32_t position, std::uint32_t (&offsets)[kOperands]) const {
 #pragma unroll
     for (int k = 0; k < kOperands; ++k) offsets[k] = 0;
     for (int d = dims - 1; d > 0; --d) {
-      const Index rest = position / shape[d];
-      const Index index = position - rest * shape[d];
+      const std::uint32_t rest = position / shape[d];
+      const std::uint32_t index = position - rest * shape[d];
 #pragma unroll
       for (int k = 0; k < kOperands; ++k) offsets[k] += index * strides[k][d];
       position = rest;
@@ -55,8 +57,9 @@ struct alignas(sizeof(T) * kCount) Pack {
 };
 
 /// Loads `kCount` elements along the innermost dimension: one pack, or one element repeated.
-template <class T, int kCount, class Index>
-__device__ Pack<T, kCount> load_pack(const std::byte* base, Index offset, Index stride) {
+template <class T, int kCount>
+__device__ Pack<T, kCount> load_pack(const std::byte* base, std::uint32_t offset,
+                                     std::uint32_t stride) {
   const T* source = reinterpret_cast<const T*>(base) + offset;
   Pack<T, kCount> pack;
   if (kCount > 1 && stride == 1) {
@@ -68,13 +71,13 @@ __device__ Pack<T, kCount> load_pack(const std::byte* base, Index offset, Index 
   return pack;
 }
 
-template <int kCount, class Index, class Function, class Out, class... Ins, std::size_t... kIns>
-__device__ void elementwise_at(const DeviceNest<1 + sizeof...(Ins), Index>& nest, Index position,
+template <int kCount, class Function, class Out, class... Ins, std::size_t... kIns>
+__device__ void elementwise_at(const DeviceNest<1 + sizeof...(Ins)>& nest, std::uint32_t position,
                                const Function& function, std::index_sequence<kIns...>) {
-  Index offsets[1 + sizeof...(Ins)];
+  std::uint32_t offsets[1 + sizeof...(Ins)];
   nest.offsets_at(position, offsets);
   const int inner = nest.dims - 1;
-  const std::tuple<Pack<Ins, kCount>...> packs{load_pack<Ins, kCount, Index>(
+  const std::tuple<Pack<Ins, kCount>...> packs{load_pack<Ins, kCount>(
       nest.base[1 + kIns], offsets[1 + kIns], nest.strides[1 + kIns][inner])...};
   Pack<Out, kCount> result;
 #pragma unroll
@@ -90,15 +93,14 @@ __device__ void elementwise_at(const DeviceNest<1 + sizeof...(Ins), Index>& nest
 }
 
 /// Each thread computes `kCount` neighbours; the grid strides over the rest.
-template <int kCount, class Index, class Function, class Out, class... Ins>
+template <int kCount, class Function, class Out, class... Ins>
 __global__ void __launch_bounds__(kElementwiseThreads)
-    elementwise_kernel(const DeviceNest<1 + sizeof...(Ins), Index> nest, Index packs,
+    elementwise_kernel(const DeviceNest<1 + sizeof...(Ins)> nest, std::uint32_t packs,
                        const Function function) {
-  const Index step = static_cast<Index>(gridDim.x) * kElementwiseThreads;
-  for (Index i = static_cast<Index>(blockIdx.x) * kElementwiseThreads + threadIdx.x; i < packs;
-       i += step) {
-    elementwise_at<kCount, Index, Function, Out, Ins...>(nest, i * kCount, function,
-                                                         std::index_sequence_for<Ins...>());
+  const std::uint32_t step = gridDim.x * kElementwiseThreads;
+  for (std::uint32_t i = blockIdx.x * kElementwiseThreads + threadIdx.x; i < packs; i += step) {
+    elementwise_at<kCount, Function, Out, Ins...>(nest, i * kCount, function,
+                                                  std::index_sequence_for<Ins...>());
   }
 }
 
@@ -134,22 +136,61 @@ bool fits_32_bits(const tenon::detail::LoopNest<kOperands>& nest) {
   return true;
 }
 
-template <int kCount, class Index, class Out, class... Ins, class Function>
+/// Calls `launch` with pieces of `nest` that 32-bit offsets can address and that cover it once;
+/// with the whole nest unless the operands have billions of elements. Divisions, which finding an
+/// element's place takes, are several times as fast in 32 bits as in 64.
+template <std::size_t kOperands, class Launch>
+void for_each_piece(const tenon::detail::LoopNest<kOperands>& nest, const Launch& launch) {
+  if (fits_32_bits(nest)) {
+    launch(nest);
+    return;
+  }
+  // Halve the dimension that reaches furthest.
+  std::size_t widest = 0;
+  std::int64_t furthest = -1;
+  for (std::size_t d = 0; d < nest.shape.size(); ++d) {
+    for (const Strides& strides : nest.strides) {
+      const std::int64_t reach = (nest.shape[d] - 1) * strides[d];
+      if (reach > furthest) {
+        furthest = reach;
+        widest = d;
+      }
+    }
+  }
+  constexpr std::int64_t kMostInAPack = 16;
+  std::int64_t half = nest.shape[widest] / 2;
+  if (half > kMostInAPack) half -= half % kMostInAPack;  // so that packs still fit
+  tenon::detail::LoopNest<kOperands> first = nest;
+  tenon::detail::LoopNest<kOperands> second = nest;
+  first.shape[widest] = half;
+  second.shape[widest] -= half;
+  for (std::size_t k = 0; k < kOperands; ++k) {
+    second.base[k] += half * nest.strides[k][widest] * static_cast<std::int64_t>(nest.item[k]);
+  }
+  for_each_piece(first, launch);
+  for_each_piece(second, launch);
+}
+
+/// Blocks for `packs` threads' worth of elements.
+inline unsigned elementwise_blocks(std::int64_t packs, Device device) {
+  const std::int64_t wanted = (packs + kElementwiseThreads - 1) / kElementwiseThreads;
+  const std::int64_t most = std::int64_t{properties(device).multiprocessors} * 32;
+  return static_cast<unsigned>(std::min(wanted, most));
+}
+
+template <int kCount, class Out, class... Ins, class Function>
 void launch_elementwise(const tenon::detail::LoopNest<1 + sizeof...(Ins)>& nest,
                         const Function& function, Device device) {
   const std::int64_t packs = nest.shape.numel() / kCount;
-  const std::int64_t wanted = (packs + kElementwiseThreads - 1) / kElementwiseThreads;
-  const std::int64_t most = std::int64_t{properties(device).multiprocessors} * 32;
-  elementwise_kernel<kCount, Index, Function, Out, Ins...>
-      <<<static_cast<unsigned>(std::min(wanted, most)), kElementwiseThreads, 0,
-         current_stream(device)>>>(DeviceNest<1 + sizeof...(Ins), Index>(nest),
-                                   static_cast<Index>(packs), function);
+  elementwise_kernel<kCount, Function, Out, Ins...>
+      <<<elementwise_blocks(packs, device), kElementwiseThreads, 0, current_stream(device)>>>(
+          DeviceNest<1 + sizeof...(Ins)>(nest), static_cast<std::uint32_t>(packs), function);
   TENON_CUDA_CHECK(cudaGetLastError());
 }
 
 /// target[i] = convert<Out>(function(inputs[i]…)), where each input broadcasts to `target`'s shape
 /// and element types are `Out` and `Ins…`. `function` is a `__device__` callable. 16-byte accesses
-/// where shapes, strides and alignment allow them; 64-bit indices only where needed.
+/// where shapes, strides and alignment allow them.
 template <class Out, class... Ins, class Function>
 void elementwise(const Tensor& target, const std::array<Tensor, sizeof...(Ins)>& inputs,
                  const Function& function) {
@@ -158,20 +199,16 @@ void elementwise(const Tensor& target, const std::array<Tensor, sizeof...(Ins)>&
   std::array<Tensor, kOperands> operands;
   operands[0] = target;
   std::copy(inputs.begin(), inputs.end(), operands.begin() + 1);
-  const tenon::detail::LoopNest<kOperands> nest(target.shape(), operands);
   const DeviceGuard guard(target.device());
   constexpr int kCount = static_cast<int>(16 / std::max({sizeof(Out), sizeof(Ins)...}));
-  if (!fits_32_bits(nest)) {
-    if (packs_fit(nest, kCount)) {
-      launch_elementwise<kCount, std::int64_t, Out, Ins...>(nest, function, target.device());
-    } else {
-      launch_elementwise<1, std::int64_t, Out, Ins...>(nest, function, target.device());
-    }
-  } else if (packs_fit(nest, kCount)) {
-    launch_elementwise<kCount, std::uint32_t, Out, Ins...>(nest, function, target.device());
-  } else {
-    launch_elementwise<1, std::uint32_t, Out, Ins...>(nest, function, target.device());
-  }
+  for_each_piece(tenon::detail::LoopNest<kOperands>(target.shape(), operands),
+                 [&](const tenon::detail::LoopNest<kOperands>& piece) {
+                   if (packs_fit(piece, kCount)) {
+                     launch_elementwise<kCount, Out, Ins...>(piece, function, target.device());
+                   } else {
+                     launch_elementwise<1, Out, Ins...>(piece, function, target.device());
+                   }
+                 });
 }
 
 }  // namespace tenon::cuda
