@@ -1,9 +1,7 @@
 #include "tenon/core/kernels.h"
 
 #include "tenon/core/cpu/kernels.h"
-#ifdef TENON_WITH_CUDA
 #include "tenon/core/cuda/kernels.h"
-#endif
 #include "tenon/core/dispatch.h"
 
 namespace tenon::kernels {

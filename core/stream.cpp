@@ -5,6 +5,7 @@
 #include <vector>
 
 #ifdef TENON_WITH_CUDA
+#include "tenon/core/cuda/fault.h"
 #include "tenon/core/cuda/runtime.h"
 #endif
 #include "tenon/core/error.h"
@@ -69,6 +70,7 @@ void Stream::synchronize() const {
   if (device_.is_cpu()) return;
   const cuda::DeviceGuard guard(device_);
   TENON_CUDA_CHECK(cudaStreamSynchronize(static_cast<cudaStream_t>(handle())));
+  cuda::throw_pending_fault(device_);
 }
 
 Event::Event(Device device) : device_(device) {
@@ -109,6 +111,7 @@ void synchronize(Device device) {
   if (device.is_cpu()) return;
   const cuda::DeviceGuard guard(device);
   TENON_CUDA_CHECK(cudaDeviceSynchronize());
+  cuda::throw_pending_fault(device);
 }
 
 int cuda_device_count() {

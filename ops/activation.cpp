@@ -10,6 +10,7 @@
 #include "tenon/ops/binary.h"
 #include "tenon/ops/compare.h"
 #include "tenon/ops/cpu/activation.h"
+#include "tenon/ops/cuda/activation.h"
 #include "tenon/ops/dispatch.h"
 #include "tenon/ops/promotion.h"
 #include "tenon/ops/unary.h"

@@ -8,6 +8,7 @@
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/compare.h"
 #include "tenon/ops/cpu/binary.h"
+#include "tenon/ops/cuda/binary.h"
 #include "tenon/ops/dispatch.h"
 #include "tenon/ops/promotion.h"
 #include "tenon/ops/unary.h"

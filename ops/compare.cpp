@@ -4,6 +4,7 @@
 
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cpu/compare.h"
+#include "tenon/ops/cuda/compare.h"
 #include "tenon/ops/dispatch.h"
 #include "tenon/ops/promotion.h"
 

@@ -4,9 +4,7 @@
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/conv_rules.h"
 #include "tenon/ops/cpu/conv.h"
-#ifdef TENON_WITH_CUDA
 #include "tenon/ops/cuda/conv.h"
-#endif
 #include "tenon/ops/dispatch.h"
 
 namespace tenon::ops {

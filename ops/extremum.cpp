@@ -7,6 +7,7 @@
 #include "tenon/ops/binary.h"
 #include "tenon/ops/compare.h"
 #include "tenon/ops/cpu/extremum.h"
+#include "tenon/ops/cuda/extremum.h"
 #include "tenon/ops/dispatch.h"
 #include "tenon/ops/gather.h"
 #include "tenon/ops/reduce.h"

@@ -2,6 +2,7 @@
 
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cpu/gather.h"
+#include "tenon/ops/cuda/gather.h"
 #include "tenon/ops/dispatch.h"
 
 namespace tenon::ops {

@@ -7,6 +7,7 @@
 #include "tenon/ops/binary.h"
 #include "tenon/ops/compare.h"
 #include "tenon/ops/cpu/loss.h"
+#include "tenon/ops/cuda/loss.h"
 #include "tenon/ops/dispatch.h"
 #include "tenon/ops/gather.h"
 #include "tenon/ops/promotion.h"

@@ -4,9 +4,7 @@
 #include "tenon/core/structural.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cpu/matmul.h"
-#ifdef TENON_WITH_CUDA
 #include "tenon/ops/cuda/matmul.h"
-#endif
 #include "tenon/ops/dispatch.h"
 
 namespace tenon::ops {

@@ -5,9 +5,7 @@
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/binary.h"
 #include "tenon/ops/cpu/norm.h"
-#ifdef TENON_WITH_CUDA
 #include "tenon/ops/cuda/norm.h"
-#endif
 #include "tenon/ops/dispatch.h"
 #include "tenon/ops/unary.h"
 

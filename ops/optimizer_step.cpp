@@ -4,6 +4,7 @@
 
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cpu/optimizer_step.h"
+#include "tenon/ops/cuda/optimizer_step.h"
 #include "tenon/ops/dispatch.h"
 
 namespace tenon::ops {

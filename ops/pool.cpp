@@ -2,9 +2,7 @@
 
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cpu/pool.h"
-#ifdef TENON_WITH_CUDA
 #include "tenon/ops/cuda/pool.h"
-#endif
 #include "tenon/ops/dispatch.h"
 
 namespace tenon::ops {

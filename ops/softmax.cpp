@@ -3,6 +3,7 @@
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/binary.h"
 #include "tenon/ops/cpu/softmax.h"
+#include "tenon/ops/cuda/softmax.h"
 #include "tenon/ops/dispatch.h"
 #include "tenon/ops/promotion.h"
 #include "tenon/ops/reduce.h"

@@ -6,6 +6,7 @@
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/binary.h"
 #include "tenon/ops/cpu/unary.h"
+#include "tenon/ops/cuda/unary.h"
 #include "tenon/ops/dispatch.h"
 #include "tenon/ops/promotion.h"
 

@@ -4,6 +4,7 @@
 #include "tenon/core/structural.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cpu/where.h"
+#include "tenon/ops/cuda/where.h"
 #include "tenon/ops/dispatch.h"
 #include "tenon/ops/promotion.h"
 

@@ -1,4 +1,5 @@
 #include "tenon/core/cuda/elementwise.cuh"
+#include "tenon/core/cuda/fault.h"
 #include "tenon/core/cuda/kernels.h"
 #include "tenon/core/cuda/reduce.cuh"
 #include "tenon/core/kernels.h"
@@ -61,7 +62,10 @@ void copy_bytes(const Tensor& source, const Tensor& target) {
   const auto bytes = static_cast<std::size_t>(source.numel()) * item_size(source.dtype());
   TENON_CUDA_CHECK(
       cudaMemcpyAsync(target.raw_data(), source.raw_data(), bytes, cudaMemcpyDefault, stream));
-  if (target.device().is_cpu()) TENON_CUDA_CHECK(cudaStreamSynchronize(stream));
+  if (target.device().is_cpu()) {
+    TENON_CUDA_CHECK(cudaStreamSynchronize(stream));
+    throw_pending_fault(gpu);
+  }
 }
 
 }  // namespace

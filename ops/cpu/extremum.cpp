@@ -4,7 +4,7 @@
 #include <array>
 
 #include "tenon/core/cpu/strided.h"
-#include "tenon/ops/cpu/split.h"
+#include "tenon/ops/split.h"
 
 namespace tenon::ops::cpu {
 namespace {

@@ -2,7 +2,7 @@
 
 #include "tenon/core/half.h"
 #include "tenon/core/parallel.h"
-#include "tenon/ops/cpu/split.h"
+#include "tenon/ops/split.h"
 
 namespace tenon::ops::cpu {
 

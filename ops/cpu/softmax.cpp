@@ -6,7 +6,7 @@
 
 #include "tenon/core/cpu/strided.h"
 #include "tenon/ops/cpu/array_math.h"
-#include "tenon/ops/cpu/split.h"
+#include "tenon/ops/split.h"
 
 namespace tenon::ops::cpu {
 namespace {

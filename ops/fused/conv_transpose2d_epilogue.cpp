@@ -9,9 +9,7 @@
 #include "tenon/ops/compare.h"
 #include "tenon/ops/conv_rules.h"
 #include "tenon/ops/cpu/fused/conv_transpose2d_epilogue.h"
-#ifdef TENON_WITH_CUDA
 #include "tenon/ops/cuda/fused/conv_transpose2d_epilogue.h"
-#endif
 #include "tenon/ops/dispatch.h"
 
 namespace tenon::ops {

@@ -5,7 +5,7 @@
 
 #include "tenon/core/shape.h"
 
-namespace tenon::ops::cpu {
+namespace tenon::ops {
 
 /// The shape [outer, length, inner], where `length` is the size of dimension `dim`.
 struct Split {
@@ -20,4 +20,4 @@ struct Split {
   }
 };
 
-}  // namespace tenon::ops::cpu
+}  // namespace tenon::ops
