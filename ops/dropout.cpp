@@ -3,6 +3,7 @@
 #include "tenon/core/random.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cpu/dropout.h"
+#include "tenon/ops/cuda/dropout.h"
 #include "tenon/ops/dispatch.h"
 
 namespace tenon::ops {

@@ -1,5 +1,8 @@
 #include "tenon/ops/increment.h"
 
+#include "tenon/core/kernels.h"
+#include "tenon/core/tensor_body.h"
+
 namespace tenon::ops {
 
 Tensor increment_(const Tensor& counter) { return apply(IncrementOp(), {counter}); }
@@ -12,7 +15,12 @@ std::vector<TensorSpec> IncrementOp::infer(std::span<const TensorSpec> inputs) c
 
 std::vector<Tensor> IncrementOp::forward(std::span<const Tensor> inputs,
                                          std::span<const TensorSpec>) const {
-  inputs[0].fill_(inputs[0].item<std::int64_t>() + 1);
+  const Tensor& counter = inputs[0];
+  tenon::detail::begin_in_place(counter, "increment");
+  // Added where the counter is: reading it would make the host wait for the device.
+  const Tensor one = tenon::detail::make_empty(counter.spec());
+  kernels::fill(one, 1);
+  kernels::add(counter, one, counter);
   return {inputs[0]};
 }
 
