@@ -2,17 +2,21 @@
 
 #include <algorithm>
 #include <limits>
-#include <map>
+#include <optional>
 #include <sstream>
+#include <unordered_map>
 
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/stream.h"
 #include "tenon/ops/cuda/cudnn_graph.h"
 #include "tenon/ops/tuning.h"
+#include "tenon/ops/tuning_cache.h"
 
 namespace tenon::ops::cuda {
 namespace {
 
+// The plans on disk know the tensors by these numbers: other numbers need another file.
+constexpr const char* kPlanFile = "cudnn_plans.json";
 constexpr std::int64_t kImageId = 1;
 constexpr std::int64_t kFilterId = 2;
 constexpr std::int64_t kResponseId = 3;
@@ -127,17 +131,118 @@ double time_plan(const Plan& plan, const Operands& operands, int repeats) {
   }
 }
 
+bool fits(const std::unique_ptr<Plan>& plan) {
+  return plan != nullptr && plan->workspace_bytes() <= kMostWorkspaceBytes;
+}
+
 /// Every plan that can run within the workspace limit, in the heuristics' order.
 std::vector<std::unique_ptr<Plan>> build_all(const PlanList& list) {
   std::vector<std::unique_ptr<Plan>> plans;
   for (std::size_t i = 0; i < list.size(); ++i) {
     auto plan = list.build(i);
-    if (plan != nullptr && plan->workspace_bytes() <= kMostWorkspaceBytes) {
-      plans.push_back(std::move(plan));
-    }
+    if (fits(plan)) plans.push_back(std::move(plan));
   }
   return plans;
 }
+
+std::unique_ptr<Plan> first_plan(const PlanList& list) {
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    auto plan = list.build(i);
+    if (fits(plan)) return plan;
+  }
+  return nullptr;
+}
+
+/// A plan and what it took.
+struct TimedPlan {
+  std::unique_ptr<Plan> plan;
+  double milliseconds = std::numeric_limits<double>::infinity();
+};
+
+bool faster(const TimedPlan& a, const TimedPlan& b) { return a.milliseconds < b.milliseconds; }
+
+/// Times all plans roughly and the best few again more exactly; no plan when none can run.
+TimedPlan fastest_plan(const PlanList& list, const Operands& operands) {
+  constexpr int kRoughRepeats = 3;
+  constexpr int kExactRepeats = 15;
+  constexpr std::size_t kFinalists = 3;
+  std::vector<TimedPlan> candidates;
+  for (auto& plan : build_all(list)) {
+    const double time = time_plan(*plan, operands, kRoughRepeats);
+    if (time < std::numeric_limits<double>::infinity()) {
+      candidates.push_back({std::move(plan), time});
+    }
+  }
+  if (candidates.empty()) return {};
+  std::sort(candidates.begin(), candidates.end(), faster);
+  candidates.resize(std::min(candidates.size(), kFinalists));
+  for (TimedPlan& candidate : candidates) {
+    candidate.milliseconds = time_plan(*candidate.plan, operands, kExactRepeats);
+  }
+  return std::move(*std::min_element(candidates.begin(), candidates.end(), faster));
+}
+
+/// What a measured choice is valid for, besides the problem.
+std::string hardware_name(Device device) {
+  cudaDeviceProp properties;
+  TENON_CUDA_CHECK(cudaGetDeviceProperties(&properties, device.index()));
+  return std::string(properties.name) + ", cuDNN " + std::to_string(cudnnGetVersion());
+}
+
+/// The fastest plan, from the disk when it was found before.
+std::unique_ptr<Plan> tuned_plan(const ConvolutionProblem& problem, const Operands& operands) {
+  static TuningCache disk(cache_directory().empty() ? cache_directory()
+                                                    : cache_directory() / kPlanFile);
+  const std::string hardware = hardware_name(operands.device);
+  const std::string key = problem.key();
+  if (const auto found = disk.find(hardware, key)) {
+    const auto json = found->find("plan");
+    if (json != found->end()) {
+      auto plan = Plan::from_json(operands.device, json->second);
+      if (fits(plan)) return plan;
+    }
+  }
+  TimedPlan best = fastest_plan(list_plans(problem, operands.device), operands);
+  if (best.plan == nullptr) return nullptr;
+  if (const std::string json = best.plan->to_json(); !json.empty()) {
+    disk.store(hardware, key,
+               {{"plan", json},
+                {"engine", best.plan->name()},
+                {"milliseconds", std::to_string(best.milliseconds)}});
+  }
+  return std::move(best.plan);
+}
+
+struct CacheKey {
+  int device;
+  ConvolutionProblem problem;
+
+  bool operator==(const CacheKey&) const = default;
+};
+
+struct HashCacheKey {
+  std::size_t operator()(const CacheKey& key) const {
+    std::uint64_t hash = 0;
+    const auto mix = [&](auto value) {
+      hash = (hash ^ static_cast<std::uint64_t>(value)) * 0x9E3779B97F4A7C15U;
+      hash ^= hash >> 32;
+    };
+    const ConvolutionProblem& p = key.problem;
+    mix(key.device);
+    mix(p.kind);
+    mix(p.dtype);
+    mix(p.precision);
+    for (const Shape* shape : {&p.image, &p.image_strides, &p.filter, &p.filter_strides,
+                               &p.response, &p.response_strides}) {
+      for (const std::int64_t value : *shape) mix(value);
+    }
+    for (const Pair& pair : {p.stride, p.padding, p.dilation}) {
+      mix(pair.h);
+      mix(pair.w);
+    }
+    return hash;
+  }
+};
 
 /// A problem's plan, and whether it is the fastest or only the first.
 struct CacheEntry {
@@ -145,37 +250,19 @@ struct CacheEntry {
   bool tuned = false;
 };
 
-std::unique_ptr<Plan> first_plan(const PlanList& list) {
-  for (std::size_t i = 0; i < list.size(); ++i) {
-    auto plan = list.build(i);
-    if (plan != nullptr && plan->workspace_bytes() <= kMostWorkspaceBytes) return plan;
-  }
-  return nullptr;
+/// This thread's plans: plans belong to a handle, and handles to a thread.
+std::unordered_map<CacheKey, CacheEntry, HashCacheKey>& plan_cache() {
+  thread_local std::unordered_map<CacheKey, CacheEntry, HashCacheKey> cache;
+  return cache;
 }
 
-std::unique_ptr<Plan> fastest_plan(const PlanList& list, const Operands& operands) {
-  constexpr int kRepeats = 3;
-  std::unique_ptr<Plan> best;
-  double best_time = std::numeric_limits<double>::infinity();
-  for (auto& plan : build_all(list)) {
-    const double time = time_plan(*plan, operands, kRepeats);
-    if (time < best_time) {
-      best_time = time;
-      best = std::move(plan);
-    }
-  }
-  return best;
-}
-
-/// The plan for `problem` from this thread's cache, made when missing. Plans belong to a handle,
-/// and handles to a thread.
+/// The plan for `problem` from this thread's cache, made when missing.
 const Plan& plan_for(const ConvolutionProblem& problem, const Operands& operands) {
-  thread_local std::map<std::string, CacheEntry> cache;
-  CacheEntry& entry = cache[operands.device.to_string() + ' ' + problem.key()];
+  CacheEntry& entry = plan_cache()[{operands.device.index(), problem}];
   const bool tune = tuning_enabled();
   if (entry.plan == nullptr || (tune && !entry.tuned)) {
-    const PlanList list = list_plans(problem, operands.device);
-    entry.plan = tune ? fastest_plan(list, operands) : first_plan(list);
+    entry.plan =
+        tune ? tuned_plan(problem, operands) : first_plan(list_plans(problem, operands.device));
     entry.tuned = tune;
     TENON_CHECK(entry.plan != nullptr, "cudnn: no plan for the convolution ", problem.key());
   }
@@ -219,19 +306,21 @@ void run_convolution(const ConvolutionProblem& problem, const Tensor& image, con
   execute(plan_for(problem, operands), operands);
 }
 
-std::vector<PlanTiming> time_all_plans(const ConvolutionProblem& problem, const Tensor& image,
-                                       const Tensor& filter, const Tensor& response, int repeats) {
+std::string plan_in_use(const ConvolutionProblem& problem, Device device) {
+  const auto found = plan_cache().find({device.index(), problem});
+  if (found == plan_cache().end() || found->second.plan == nullptr) return {};
+  return found->second.plan->name();
+}
+
+std::vector<std::unique_ptr<Plan>> convolution_plans(const ConvolutionProblem& problem,
+                                                     Device device) {
+  const tenon::cuda::DeviceGuard guard(device);
+  return build_all(list_plans(problem, device));
+}
+
+void run_plan(const Plan& plan, const Tensor& image, const Tensor& filter, const Tensor& response) {
   const tenon::cuda::DeviceGuard guard(image.device());
-  const Operands operands(image, filter, response);
-  std::vector<PlanTiming> timings;
-  for (const auto& plan : build_all(list_plans(problem, image.device()))) {
-    timings.push_back(
-        {plan->description(), time_plan(*plan, operands, repeats), plan->workspace_bytes()});
-  }
-  std::sort(timings.begin(), timings.end(), [](const PlanTiming& a, const PlanTiming& b) {
-    return a.milliseconds < b.milliseconds;
-  });
-  return timings;
+  execute(plan, Operands(image, filter, response));
 }
 
 }  // namespace tenon::ops::cuda

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,8 @@
 #include "tenon/ops/conv.h"
 
 namespace tenon::ops::cuda {
+
+class Plan;
 
 /// Which of the three bilinear maps.
 enum class ConvolutionKind : std::uint8_t { Forward, DataGradient, WeightGradient };
@@ -34,26 +37,30 @@ struct ConvolutionProblem {
   /// The problem of these tensors, with this thread's precision.
   static ConvolutionProblem of(ConvolutionKind kind, const Tensor& image, const Tensor& filter,
                                const Tensor& response, const Conv2dOptions& options);
-  /// One line that names the problem: the key of the plan caches.
+  /// One line that names the problem: in messages, and in the cache on disk.
   std::string key() const;
+
+  bool operator==(const ConvolutionProblem&) const = default;
 };
 
 /// Computes the tensor that `problem.kind` names from the other two, on the image's device. The
 /// plan is the heuristics' first, or the fastest of all listed ones when tuning is on
-/// (ops/tuning.h); either is kept for the next call with the same problem.
+/// (ops/tuning.h). Either is kept for the next call with the same problem, the fastest also for
+/// the next run of the program: in cudnn_plans.json of the cache directory (ops/tuning_cache.h), by
+/// GPU, version of cuDNN and problem.
 void run_convolution(const ConvolutionProblem& problem, const Tensor& image, const Tensor& filter,
                      const Tensor& response);
 
-/// What one plan took; for benchmarks.
-struct PlanTiming {
-  std::string plan;
-  double milliseconds;
-  std::int64_t workspace_bytes;
-};
+/// Names the plan that `run_convolution` last took for `problem` on this thread; empty when it was
+/// not called.
+std::string plan_in_use(const ConvolutionProblem& problem, Device device);
 
-/// Times every plan that cuDNN lists for `problem` (median of `repeats` after a warm-up), fastest
-/// first. The computed tensor is overwritten.
-std::vector<PlanTiming> time_all_plans(const ConvolutionProblem& problem, const Tensor& image,
-                                       const Tensor& filter, const Tensor& response, int repeats);
+/// Every plan that cuDNN lists for `problem` and that can run, cuDNN's favourite first; for
+/// benchmarks.
+std::vector<std::unique_ptr<Plan>> convolution_plans(const ConvolutionProblem& problem,
+                                                     Device device);
+
+/// `run_convolution` by a plan of `convolution_plans`.
+void run_plan(const Plan& plan, const Tensor& image, const Tensor& filter, const Tensor& response);
 
 }  // namespace tenon::ops::cuda

@@ -21,16 +21,57 @@ using Handle = std::unique_ptr<std::remove_pointer_t<cudnnHandle_t>, DestroyHand
 constexpr std::int64_t kMostNotes = 16;
 constexpr std::int64_t kMostConfigurations = 128;
 
+/// The single descriptor of kind `type` that is attribute `name` of `owner`.
+Descriptor descriptor_in(const Descriptor& owner, cudnnBackendAttributeName_t name,
+                         cudnnBackendDescriptorType_t type) {
+  Descriptor result(type);
+  cudnnBackendDescriptor_t handle = result.get();
+  std::int64_t count = 0;
+  TENON_CUDNN_CHECK(cudnnBackendGetAttribute(owner.get(), name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+                                             &count, &handle));
+  return result;
+}
+
+std::int64_t integer_in(const Descriptor& owner, cudnnBackendAttributeName_t name) {
+  std::int64_t value = 0;
+  std::int64_t count = 0;
+  TENON_CUDNN_CHECK(
+      cudnnBackendGetAttribute(owner.get(), name, CUDNN_TYPE_INT64, 1, &count, &value));
+  return value;
+}
+
+/// The choices that `configuration` makes among an engine's kernels: "k2=1 k5=3".
+std::string knobs_text(const Descriptor& configuration) {
+  std::vector<Descriptor> choices;
+  std::vector<cudnnBackendDescriptor_t> handles;
+  for (int i = 0; i < CUDNN_KNOB_TYPE_COUNTS; ++i) {
+    choices.emplace_back(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
+    handles.push_back(choices.back().get());
+  }
+  std::int64_t count = 0;
+  TENON_CUDNN_CHECK(cudnnBackendGetAttribute(configuration.get(), CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
+                                             CUDNN_TYPE_BACKEND_DESCRIPTOR, CUDNN_KNOB_TYPE_COUNTS,
+                                             &count, handles.data()));
+  std::string text;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+    cudnnBackendKnobType_t knob{};
+    std::int64_t one = 0;
+    TENON_CUDNN_CHECK(cudnnBackendGetAttribute(handles[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE,
+                                               CUDNN_TYPE_KNOB_TYPE, 1, &one, &knob));
+    const std::int64_t value = integer_in(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE);
+    if (i > 0) text += ' ';
+    text += 'k' + std::to_string(knob) + '=' + std::to_string(value);
+  }
+  return text;
+}
+
 /// True when the engine of `configuration` has the numerical note `note`.
 class Notes {
  public:
   explicit Notes(const Descriptor& configuration) {
-    Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-    cudnnBackendDescriptor_t handle = engine.get();
-    std::int64_t count = 0;
-    TENON_CUDNN_CHECK(cudnnBackendGetAttribute(configuration.get(), CUDNN_ATTR_ENGINECFG_ENGINE,
-                                               CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &handle));
-    TENON_CUDNN_CHECK(cudnnBackendGetAttribute(handle, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
+    const Descriptor engine =
+        descriptor_in(configuration, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+    TENON_CUDNN_CHECK(cudnnBackendGetAttribute(engine.get(), CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
                                                CUDNN_TYPE_NUMERICAL_NOTE, kMostNotes, &count_,
                                                notes_.data()));
   }
@@ -43,21 +84,6 @@ class Notes {
   std::array<cudnnBackendNumericalNote_t, kMostNotes> notes_{};
   std::int64_t count_ = 0;
 };
-
-std::string description_of(const Descriptor& plan) {
-  std::int64_t length = 0;
-  if (cudnnBackendGetAttribute(plan.get(), CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
-                               CUDNN_TYPE_CHAR, 0, &length, nullptr) != CUDNN_STATUS_SUCCESS) {
-    return {};
-  }
-  std::string text(static_cast<std::size_t>(length), '\0');
-  if (cudnnBackendGetAttribute(plan.get(), CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
-                               CUDNN_TYPE_CHAR, length, &length,
-                               text.data()) != CUDNN_STATUS_SUCCESS) {
-    return {};
-  }
-  return text;
-}
 
 }  // namespace
 
@@ -132,6 +158,10 @@ void Descriptor::set(cudnnBackendAttributeName_t name, std::span<void* const> va
   set_raw(name, CUDNN_TYPE_VOID_PTR, static_cast<std::int64_t>(values.size()), values.data());
 }
 
+void Descriptor::set(cudnnBackendAttributeName_t name, std::string_view text) {
+  set_raw(name, CUDNN_TYPE_CHAR, static_cast<std::int64_t>(text.size()), text.data());
+}
+
 void Descriptor::finalize() { TENON_CUDNN_CHECK(cudnnBackendFinalize(get())); }
 
 bool Descriptor::try_finalize() { return cudnnBackendFinalize(get()) == CUDNN_STATUS_SUCCESS; }
@@ -162,6 +192,49 @@ Descriptor tensor_descriptor(std::int64_t id, const Shape& shape, const Strides&
   if (is_virtual) tensor.set(CUDNN_ATTR_TENSOR_IS_VIRTUAL, true);
   tensor.finalize();
   return tensor;
+}
+
+Plan::Plan(Descriptor descriptor)
+    : descriptor_(std::move(descriptor)),
+      workspace_bytes_(integer_in(descriptor_, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE)) {}
+
+std::unique_ptr<Plan> Plan::from_json(Device device, std::string_view json) {
+  try {
+    Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+    plan.set(CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, json);
+    plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, cudnn_handle(device));
+    if (!plan.try_finalize()) return nullptr;
+    return std::unique_ptr<Plan>(new Plan(std::move(plan)));
+  } catch (const Error&) {
+    return nullptr;
+  }
+}
+
+std::string Plan::name() const {
+  try {
+    const Descriptor configuration = descriptor_in(
+        descriptor_, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+    const Descriptor engine =
+        descriptor_in(configuration, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+    return "engine " + std::to_string(integer_in(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX)) + " (" +
+           knobs_text(configuration) + ")";
+  } catch (const Error&) {
+    return "an engine that cuDNN does not name";
+  }
+}
+
+std::string Plan::to_json() const {
+  constexpr auto kName = CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION;
+  std::int64_t length = 0;
+  const auto read = [&](std::int64_t room, char* text) {
+    return cudnnBackendGetAttribute(descriptor_.get(), kName, CUDNN_TYPE_CHAR, room, &length,
+                                    text) == CUDNN_STATUS_SUCCESS;
+  };
+  if (!read(0, nullptr)) return {};
+  std::string text(static_cast<std::size_t>(length), '\0');
+  if (!read(length, text.data())) return {};
+  text.erase(std::find(text.begin(), text.end(), '\0'), text.end());
+  return text;
 }
 
 void Plan::execute(Device device, std::span<const std::int64_t> ids, std::span<void* const> data,
@@ -218,12 +291,7 @@ std::unique_ptr<Plan> PlanList::build(std::size_t i) const {
   plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, cudnn_handle(device_));
   plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configurations_[i]);
   if (!plan.try_finalize()) return nullptr;
-  std::int64_t bytes = 0;
-  std::int64_t count = 0;
-  TENON_CUDNN_CHECK(cudnnBackendGetAttribute(plan.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                                             CUDNN_TYPE_INT64, 1, &count, &bytes));
-  std::string description = description_of(plan);
-  return std::unique_ptr<Plan>(new Plan(std::move(plan), bytes, std::move(description)));
+  return std::unique_ptr<Plan>(new Plan(std::move(plan)));
 }
 
 }  // namespace tenon::ops::cuda

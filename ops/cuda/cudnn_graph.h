@@ -38,6 +38,7 @@ class Descriptor {
   void set(cudnnBackendAttributeName_t name, const Descriptor& value);
   void set(cudnnBackendAttributeName_t name, std::span<const Descriptor> values);
   void set(cudnnBackendAttributeName_t name, std::span<void* const> values);
+  void set(cudnnBackendAttributeName_t name, std::string_view text);
   /// Completes the descriptor; throws `Error` when cuDNN refuses it.
   void finalize();
   /// The same without throwing: false when cuDNN refuses it.
@@ -68,23 +69,26 @@ struct PlanFilter {
 /// A compiled graph, ready to run.
 class Plan {
  public:
+  /// The plan whose `to_json` gave `json`, made without asking the heuristics. Null when cuDNN does
+  /// not take it: the text is damaged, or of another GPU or version of cuDNN.
+  static std::unique_ptr<Plan> from_json(Device device, std::string_view json);
+
   std::int64_t workspace_bytes() const { return workspace_bytes_; }
-  /// cuDNN's engine and its knobs, as JSON text: what makes this plan.
-  const std::string& description() const { return description_; }
+  /// cuDNN's engine and its knobs, for people: "engine 37 (k2=1 k5=3)".
+  std::string name() const;
+  /// All that makes this plan, in cuDNN's own words; empty when cuDNN does not tell.
+  std::string to_json() const;
   /// Runs on the current stream; `data[i]` is bound to the tensor with id `ids[i]`.
   void execute(Device device, std::span<const std::int64_t> ids, std::span<void* const> data,
                void* workspace) const;
 
  private:
   friend class PlanList;
-  Plan(Descriptor descriptor, std::int64_t workspace_bytes, std::string description)
-      : descriptor_(std::move(descriptor)),
-        workspace_bytes_(workspace_bytes),
-        description_(std::move(description)) {}
+  /// Of a finalized plan descriptor.
+  explicit Plan(Descriptor descriptor);
 
   Descriptor descriptor_;
-  std::int64_t workspace_bytes_;
-  std::string description_;
+  std::int64_t workspace_bytes_ = 0;
 };
 
 /// The engine configurations that cuDNN's heuristics list for a graph of operations, best guess
