@@ -19,4 +19,5 @@ configure_package_config_file(cmake/TenonConfig.cmake.in ${PROJECT_BINARY_DIR}/T
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/TenonConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/TenonConfig.cmake ${PROJECT_BINARY_DIR}/TenonConfigVersion.cmake
+              cmake/FindCUDNN.cmake
         DESTINATION ${package_dir})
