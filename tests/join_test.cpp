@@ -43,9 +43,10 @@ Tensor reference_gather(const Tensor& x, const std::vector<std::int64_t>& picks)
   return tensor(out, {x.shape()[0], static_cast<std::int64_t>(picks.size())});
 }
 
-Tensor repeated_index(const std::vector<std::int64_t>& picks, std::int64_t rows) {
+/// `picks` for every row of `x`.
+Tensor repeated_index(const std::vector<std::int64_t>& picks, const Tensor& x) {
   const auto count = static_cast<std::int64_t>(picks.size());
-  return tensor(picks, {1, count}).expand({rows, count});
+  return tensor(picks, {1, count}).to(x.device()).expand({x.size(0), count});
 }
 
 const std::vector<DType> kDtypes = {DType::Float32, DType::Float64, DType::Float16, DType::BFloat16,
@@ -74,15 +75,14 @@ std::vector<OpCase> join_cases() {
        .shapes = {{{3, 5}, {3, 5}}, {{7}, {7}}, {{1, 1, 2}, {1, 1, 2}}, {{0, 2}, {0, 2}}},
        .dtypes = kDtypes},
       {.name = "gather",
-       .function =
-           [=](Inputs x) { return ops::gather(x[0], 1, repeated_index(picks, x[0].size(0))); },
+       .function = [=](Inputs x) { return ops::gather(x[0], 1, repeated_index(picks, x[0])); },
        .reference = [=](Inputs x) { return reference_gather(x[0], picks); },
        .shapes = {{{3, 5}}, {{1, 3}}, {{0, 3}}},
        .dtypes = kDtypes},
       {.name = "scatter_add",
        .function =
            [](Inputs x) {
-             return ops::scatter_add(x[0], 1, repeated_index({2, 0, 2}, x[0].size(0)), 4);
+             return ops::scatter_add(x[0], 1, repeated_index({2, 0, 2}, x[0]), 4);
            },
        .reference =
            [](Inputs x) {

@@ -113,7 +113,7 @@ std::vector<OpCase> cross_entropy_cases() {
         {.name = "cross_entropy_" + entry.first,
          .function =
              [=](Inputs x) {
-               return ops::cross_entropy(x[0], counting_target(x[0].shape()),
+               return ops::cross_entropy(x[0], counting_target(x[0].shape()).to(x[0].device()),
                                          {.reduction = reduction});
              },
          .reference = [=](Inputs x) { return reference_cross_entropy(x[0], reduction); },

@@ -15,7 +15,8 @@
 //   };
 //   TENON_OP_TESTS(Matmul, kCases);    // or TENON_VALUE_TESTS, for an op without gradients
 //
-// What is checked, each as a test of its own:
+// What is checked, each as a test of its own, on the CPU and, as "<name>_cuda", on the GPU if there
+// is one:
 //   Values           every dtype of the case, every set of shapes, against the reference on the
 //                    same (rounded) inputs in float64
 //   Layouts          the same on inputs that are permuted, strided, cut out and expanded
@@ -37,6 +38,7 @@
 #include "tenon/core/autograd.h"
 #include "tenon/core/factories.h"
 #include "tenon/core/gradcheck.h"
+#include "tenon/tests/support/devices.h"
 
 namespace tenon::test {
 
@@ -58,8 +60,25 @@ struct OpCase {
   double slack = 1;
 };
 
-inline std::ostream& operator<<(std::ostream& out, const OpCase& op_case) {
-  return out << op_case.name;
+/// A case on one of the devices.
+struct OpRun {
+  OpCase op_case;
+  Device device;
+};
+
+inline std::string name(const OpRun& run) {
+  return run.op_case.name + (run.device.is_cuda() ? "_cuda" : "");
+}
+
+inline std::ostream& operator<<(std::ostream& out, const OpRun& run) { return out << name(run); }
+
+/// Every case on every device.
+inline std::vector<OpRun> runs_of(const std::vector<OpCase>& cases) {
+  std::vector<OpRun> runs;
+  for (const Device device : test_devices()) {
+    for (const OpCase& op_case : cases) runs.push_back({op_case, device});
+  }
+  return runs;
 }
 
 /// What a result may be off by: |result - reference| <= relative·|reference| + absolute.
@@ -184,7 +203,7 @@ inline Tensor strided(const Tensor& x) {
   if (x.dim() == 0) return x;
   Shape larger = x.shape();
   larger.back() = 2 * larger.back() + 1;
-  const Tensor wide = ones(larger, {.dtype = x.dtype()});
+  const Tensor wide = ones(larger, {.dtype = x.dtype(), .device = x.device()});
   const Tensor view = wide.slice(-1, 1, INT64_MAX, 2);
   view.copy_(x);
   return view;
@@ -195,7 +214,7 @@ inline Tensor cut_out(const Tensor& x) {
   if (x.dim() == 0) return x;
   Shape larger = x.shape();
   for (std::int64_t& size : larger) size += 2;
-  Tensor view = ones(larger, {.dtype = x.dtype()});
+  Tensor view = ones(larger, {.dtype = x.dtype(), .device = x.device()});
   for (std::size_t d = 0; d < x.dim(); ++d) {
     view = view.narrow(static_cast<std::int64_t>(d), 1, x.shape()[d]);
   }
@@ -216,19 +235,23 @@ inline std::vector<Layout> layouts() {
 
 namespace detail {
 
+/// The case's inputs of these shapes, the same values on every device.
 inline std::vector<Tensor> draw_inputs(const OpCase& op_case, const std::vector<Shape>& shapes,
-                                       DType dtype) {
+                                       DType dtype, Device device) {
   Generator generator(20240607);
   std::vector<Tensor> inputs;
   for (const Shape& shape : shapes) {
-    inputs.push_back(draw(shape, dtype, op_case.low, op_case.high, generator));
+    inputs.push_back(draw(shape, dtype, op_case.low, op_case.high, generator).to(device));
   }
   return inputs;
 }
 
+/// What references take: float64 on the CPU.
 inline std::vector<Tensor> as_float64(const std::vector<Tensor>& tensors) {
   std::vector<Tensor> result;
-  for (const Tensor& tensor : tensors) result.push_back(tensor.to(DType::Float64));
+  for (const Tensor& tensor : tensors) {
+    result.push_back(tensor.to(Device::cpu(), DType::Float64));
+  }
   return result;
 }
 
@@ -259,16 +282,28 @@ inline std::vector<Tensor> gradients_of(const OpCase& op_case, const std::vector
   std::vector<double> weights(static_cast<std::size_t>(outputs[0].numel()));
   for (std::size_t i = 0; i < weights.size(); ++i)
     weights[i] = 0.25 * static_cast<double>(1 + i % 4);
-  const std::vector<Tensor> seeds = {tensor(weights, outputs[0].shape()).to(outputs[0].dtype())};
+  const std::vector<Tensor> seeds = {
+      tensor(weights, outputs[0].shape()).to(outputs[0].device(), outputs[0].dtype())};
   return grad(outputs, x, seeds, {}, true);
+}
+
+/// The case's function of inputs on the CPU, computed on `device`: what finite differences, which
+/// change single elements, are taken of.
+inline std::function<Tensor(Inputs)> on_device(const OpRun& run) {
+  return [&run](Inputs inputs) {
+    std::vector<Tensor> moved;
+    for (const Tensor& input : inputs) moved.push_back(input.to(run.device));
+    return run.op_case.function(moved).to(Device::cpu());
+  };
 }
 
 }  // namespace detail
 
-inline void check_values(const OpCase& op_case) {
+inline void check_values(const OpRun& run) {
+  const OpCase& op_case = run.op_case;
   for (const DType dtype : op_case.dtypes) {
     for (const std::vector<Shape>& shapes : op_case.shapes) {
-      const std::vector<Tensor> inputs = detail::draw_inputs(op_case, shapes, dtype);
+      const std::vector<Tensor> inputs = detail::draw_inputs(op_case, shapes, dtype, run.device);
       expect_close(op_case.function(inputs), op_case.reference(detail::as_float64(inputs)),
                    op_case.slack, detail::describe(shapes, dtype));
       if (testing::Test::HasFatalFailure()) return;
@@ -276,11 +311,12 @@ inline void check_values(const OpCase& op_case) {
   }
 }
 
-inline void check_layouts(const OpCase& op_case) {
+inline void check_layouts(const OpRun& run) {
+  const OpCase& op_case = run.op_case;
   for (const DType dtype : op_case.dtypes) {
     for (const Layout& layout : layouts()) {
       for (const std::vector<Shape>& shapes : op_case.shapes) {
-        std::vector<Tensor> inputs = detail::draw_inputs(op_case, shapes, dtype);
+        std::vector<Tensor> inputs = detail::draw_inputs(op_case, shapes, dtype, run.device);
         for (Tensor& input : inputs) input = layout.apply(input);
         expect_close(op_case.function(inputs), op_case.reference(detail::as_float64(inputs)),
                      op_case.slack,
@@ -291,18 +327,20 @@ inline void check_layouts(const OpCase& op_case) {
   }
 }
 
-inline void check_gradients(const OpCase& op_case) {
+inline void check_gradients(const OpRun& run) {
+  const OpCase& op_case = run.op_case;
   for (const std::vector<Shape>& shapes : op_case.shapes) {
     SCOPED_TRACE(detail::describe(shapes, DType::Float64));
-    std::vector<Tensor> inputs = detail::draw_inputs(op_case, shapes, DType::Float64);
+    std::vector<Tensor> inputs =
+        detail::draw_inputs(op_case, shapes, DType::Float64, Device::cpu());
     if (detail::is_small(shapes)) {
-      EXPECT_NO_THROW(gradcheck(op_case.function, detail::leaves(inputs)));
+      EXPECT_NO_THROW(gradcheck(detail::on_device(run), detail::leaves(inputs)));
       for (Tensor& input : inputs) input = permuted(input);
-      EXPECT_NO_THROW(gradcheck(op_case.function, detail::leaves(inputs)));
+      EXPECT_NO_THROW(gradcheck(detail::on_device(run), detail::leaves(inputs)));
     }
     for (const DType dtype : op_case.dtypes) {
       if (!is_floating(dtype)) continue;
-      inputs = detail::draw_inputs(op_case, shapes, dtype);
+      inputs = detail::draw_inputs(op_case, shapes, dtype, run.device);
       const std::vector<Tensor> ours = detail::gradients_of(op_case, inputs);
       const std::vector<Tensor> wide = detail::gradients_of(op_case, detail::as_float64(inputs));
       for (std::size_t i = 0; i < ours.size(); ++i) {
@@ -318,27 +356,31 @@ inline void check_gradients(const OpCase& op_case) {
   }
 }
 
-inline void check_second_gradients(const OpCase& op_case) {
+inline void check_second_gradients(const OpRun& run) {
+  const OpCase& op_case = run.op_case;
   for (const std::vector<Shape>& shapes : op_case.shapes) {
     if (!detail::is_small(shapes)) continue;
     SCOPED_TRACE(detail::describe(shapes, DType::Float64));
-    const std::vector<Tensor> inputs = detail::draw_inputs(op_case, shapes, DType::Float64);
-    EXPECT_NO_THROW(gradgradcheck(op_case.function, detail::leaves(inputs)));
+    const std::vector<Tensor> inputs =
+        detail::draw_inputs(op_case, shapes, DType::Float64, Device::cpu());
+    EXPECT_NO_THROW(gradgradcheck(detail::on_device(run), detail::leaves(inputs)));
   }
 }
 
-class OpTest : public testing::TestWithParam<OpCase> {};
+class OpTest : public testing::TestWithParam<OpRun> {};
 
-inline std::string case_name(const testing::TestParamInfo<OpCase>& info) { return info.param.name; }
+inline std::string run_name(const testing::TestParamInfo<OpRun>& info) { return name(info.param); }
 
 }  // namespace tenon::test
 
 /// The tests of values and layouts of all `cases` (a range of OpCase), for ops without gradients.
-#define TENON_VALUE_TESTS(Suite, cases)                              \
-  class Suite : public tenon::test::OpTest {};                       \
-  TEST_P(Suite, Values) { tenon::test::check_values(GetParam()); }   \
-  TEST_P(Suite, Layouts) { tenon::test::check_layouts(GetParam()); } \
-  INSTANTIATE_TEST_SUITE_P(Op, Suite, testing::ValuesIn(cases), tenon::test::case_name)
+#define TENON_VALUE_TESTS(Suite, cases)                                               \
+  class Suite : public tenon::test::OpTest {};                                        \
+  TEST_P(Suite, Values) { tenon::test::check_values(GetParam()); }                    \
+  TEST_P(Suite, Layouts) { tenon::test::check_layouts(GetParam()); }                  \
+  TEST(Suite##OnCuda, TakesPart) { TENON_SKIP_WITHOUT_GPU(); }                        \
+  INSTANTIATE_TEST_SUITE_P(Op, Suite, testing::ValuesIn(tenon::test::runs_of(cases)), \
+                           tenon::test::run_name)
 
 /// All tests of all `cases` (a range of OpCase), as suite `Suite`.
 #define TENON_OP_TESTS(Suite, cases)                                                  \

@@ -11,6 +11,16 @@ const std::vector<double> kStart = {1.0, -2.0, 0.5};
 const std::vector<std::vector<double>> kGradients = {
     {0.5, -0.25, 1.0}, {-1.0, 0.75, 0.125}, {0.25, 2.0, -0.5}};
 
+std::vector<TensorOptions> every_device_and_precision() {
+  std::vector<TensorOptions> result;
+  for (const Device device : test_devices()) {
+    for (const DType dtype : {DType::Float64, DType::Float32}) {
+      result.push_back({.dtype = dtype, .device = device});
+    }
+  }
+  return result;
+}
+
 /// A configuration, and where PyTorch 2.15 is after three steps from kStart.
 struct SgdCase {
   std::string name;
@@ -45,15 +55,15 @@ std::vector<SgdCase> sgd_cases() {
 class Sgd : public testing::TestWithParam<SgdCase> {};
 
 TEST_P(Sgd, FollowsPyTorchInEveryDtype) {
-  for (const DType dtype : {DType::Float64, DType::Float32}) {
-    SCOPED_TRACE(name(dtype));
-    const Tensor parameter = tensor(kStart, {3}).to(dtype).clone();
-    const Tensor buffer =
-        GetParam().step.momentum != 0 ? full({3}, 99, {.dtype = dtype}) : Tensor();
+  for (const TensorOptions& options : every_device_and_precision()) {
+    SCOPED_TRACE(tenon::detail::concat(options.dtype, " on ", options.device));
+    const Tensor parameter = tensor(kStart, {3}).to(options.device, options.dtype).clone();
+    const Tensor buffer = GetParam().step.momentum != 0 ? full({3}, 99, options) : Tensor();
     ops::SgdStep step = GetParam().step;
     step.first = true;
     for (const std::vector<double>& gradient : kGradients) {
-      ops::sgd_step(parameter, tensor(gradient, {3}).to(dtype), buffer, step);
+      ops::sgd_step(parameter, tensor(gradient, {3}).to(options.device, options.dtype), buffer,
+                    step);
       step.first = false;
     }
     expect_close(parameter, tensor(GetParam().expected, {3}), 2);
@@ -91,14 +101,15 @@ std::vector<AdamCase> adam_cases() {
 class Adam : public testing::TestWithParam<AdamCase> {};
 
 TEST_P(Adam, FollowsPyTorchInEveryDtype) {
-  for (const DType dtype : {DType::Float64, DType::Float32}) {
-    SCOPED_TRACE(name(dtype));
-    const Tensor parameter = tensor(kStart, {3}).to(dtype).clone();
-    const Tensor m = zeros({3}, {.dtype = dtype});
-    const Tensor v = zeros({3}, {.dtype = dtype});
+  for (const TensorOptions& options : every_device_and_precision()) {
+    SCOPED_TRACE(tenon::detail::concat(options.dtype, " on ", options.device));
+    const Tensor parameter = tensor(kStart, {3}).to(options.device, options.dtype).clone();
+    const Tensor m = zeros({3}, options);
+    const Tensor v = zeros({3}, options);
     ops::AdamStep step = GetParam().step;
     for (const std::vector<double>& gradient : kGradients) {
-      ops::adam_step(parameter, tensor(gradient, {3}).to(dtype), m, v, step);
+      ops::adam_step(parameter, tensor(gradient, {3}).to(options.device, options.dtype), m, v,
+                     step);
       ++step.count;
     }
     expect_close(parameter, tensor(GetParam().expected, {3}), 10);
@@ -110,21 +121,27 @@ INSTANTIATE_TEST_SUITE_P(Optimizer, Adam, testing::ValuesIn(adam_cases()),
 
 TEST(OptimizerStep, LayoutsOfGradientAndParameterMayDiffer) {
   Generator generator(5);
-  const Tensor start = randn({37, 29}, {.dtype = DType::Float64}, generator);
-  const Tensor gradient = randn({37, 29}, {.dtype = DType::Float64}, generator);
+  const Tensor host_start = randn({37, 29}, {.dtype = DType::Float64}, generator);
+  const Tensor host_gradient = randn({37, 29}, {.dtype = DType::Float64}, generator);
   const auto run = [&](const Tensor& parameter, const Tensor& grad) {
-    const Tensor m = zeros({37, 29}, {.dtype = DType::Float64});
-    const Tensor v = zeros({37, 29}, {.dtype = DType::Float64});
+    const Tensor m = zeros_like(parameter);
+    const Tensor v = zeros_like(parameter);
     ops::adam_step(parameter, grad, m, v, {.learning_rate = 0.1});
-    const Tensor buffer = zeros({37, 29}, {.dtype = DType::Float64});
+    const Tensor buffer = zeros_like(parameter);
     ops::sgd_step(parameter, grad, buffer, {.learning_rate = 0.1, .momentum = 0.5});
     ops::sgd_step(parameter, grad, {}, {.learning_rate = 0.1, .weight_decay = 0.5});
     return parameter;
   };
-  const Tensor expected = run(start.clone(), gradient);
-  expect_close(run(permuted(start), strided(gradient)), expected);
-  expect_close(run(cut_out(start), permuted(gradient)), expected);
+  const Tensor expected = run(host_start.clone(), host_gradient);
+  for (const Device device : test_devices()) {
+    const Tensor start = host_start.to(device);
+    const Tensor gradient = host_gradient.to(device);
+    expect_close(run(permuted(start), strided(gradient)), expected);
+    expect_close(run(cut_out(start), permuted(gradient)), expected);
+  }
 }
+
+TEST(OptimizerStepOnCuda, TakesPart) { TENON_SKIP_WITHOUT_GPU(); }
 
 TEST(OptimizerStep, BumpsTheVersionSoThatAutogradNotices) {
   const Tensor parameter = tensor<double>({1, 2});
