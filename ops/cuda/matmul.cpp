@@ -21,7 +21,7 @@ constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 
 void check(cublasStatus_t status, std::string_view call) {
   TENON_CHECK(status == CUBLAS_STATUS_SUCCESS, "cublas: ", call,
-              " failed: ", cublasGetStatusName(status), ", ", cublasGetStatusString(status));
+              " failed: ", cublasLtGetStatusName(status), ", ", cublasLtGetStatusString(status));
 }
 
 #define TENON_CUBLAS_CHECK(call) check((call), #call)
