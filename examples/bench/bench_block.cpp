@@ -24,6 +24,7 @@ struct Options {
   std::string device = "auto";
   std::string mode = "forward";
   std::vector<std::string> paths{"auto"};
+  std::size_t fusion_plans = 0;
   bool json = false;
 };
 
@@ -53,6 +54,9 @@ Options parse_options(int argc, char** argv) {
       ->delimiter(',')
       ->check(CLI::IsMember({"auto", "fused", "unfused", "expert"}))
       ->capture_default_str();
+  app.add_option("--fusion-plans", options.fusion_plans,
+                 "expert: how many of cuDNN's fusion plans to try, each compiled first (0: all)")
+      ->capture_default_str();
   app.add_flag("--json", options.json, "print JSON instead of tables");
   try {
     app.parse(argc, argv);
@@ -68,6 +72,10 @@ Options parse_options(int argc, char** argv) {
 Device choose_device(const std::string& text) {
   if (text != "auto") return Device::parse(text);
   return cuda_device_count() > 0 ? Device::cuda() : Device::cpu();
+}
+
+bool asks_for(const Options& options, const char* path) {
+  return std::count(options.paths.begin(), options.paths.end(), path) > 0;
 }
 
 bench::Result run(const bench::BlockShape& shape, const Options& options, Device device) {
@@ -86,11 +94,9 @@ bench::Result run(const bench::BlockShape& shape, const Options& options, Device
   for (const std::string& path : options.paths) {
     if (path != "expert") append({bench::time_path(problem, path)});
   }
-  if (std::count(options.paths.begin(), options.paths.end(), "expert") > 0) {
-    TENON_CHECK(device.is_cuda(), "--path expert measures cuDNN and needs --device cuda, got ",
-                device);
+  if (asks_for(options, "expert")) {
     if (result.rows.empty()) append({bench::time_path(problem, "auto")});
-    append(bench::expert_rows(problem));
+    append(bench::expert_rows(problem, options.fusion_plans));
   }
   if (device.is_cuda()) append(bench::pass_rows(problem));
   return result;
@@ -98,6 +104,8 @@ bench::Result run(const bench::BlockShape& shape, const Options& options, Device
 
 void run(const Options& options) {
   const Device device = choose_device(options.device);
+  TENON_CHECK(device.is_cuda() || !asks_for(options, "expert"),
+              "--path expert measures cuDNN and needs --device cuda, got ", device);
   std::vector<bench::BlockShape> shapes;
   if (options.all_shapes) {
     shapes = bench::known_shapes();

@@ -2,6 +2,7 @@
 
 #include <cudnn.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "tenon/core/cuda/runtime.h"
@@ -119,13 +120,14 @@ CudnnFusion::CudnnFusion(const Problem& problem) : problem_(problem) {
   }
 }
 
-std::vector<std::unique_ptr<Plan>> CudnnFusion::plans() const {
+std::vector<std::unique_ptr<Plan>> CudnnFusion::plans(std::size_t most) const {
   const tenon::cuda::DeviceGuard guard(problem_.device());
   const bool strict = problem_.precision().name == "float32";
   const PlanList list(problem_.device(), Chain(problem_).operations(),
                       {.allow_tensor_cores_for_float32 = !strict});
   std::vector<std::unique_ptr<Plan>> plans;
-  for (std::size_t i = 0; i < list.size(); ++i) {
+  const std::size_t count = most == 0 ? list.size() : std::min(most, list.size());
+  for (std::size_t i = 0; i < count; ++i) {
     if (auto plan = list.build(i)) plans.push_back(std::move(plan));
   }
   return plans;

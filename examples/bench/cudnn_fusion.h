@@ -15,8 +15,9 @@ class CudnnFusion {
  public:
   explicit CudnnFusion(const Problem& problem);
 
-  /// Every plan that cuDNN lists and can build; may be none.
-  std::vector<std::unique_ptr<tenon::ops::cuda::Plan>> plans() const;
+  /// The plans that cuDNN lists and can build, its favourite first; may be none. Building one
+  /// compiles a kernel, which takes up to seconds: at most `most` are tried, all when that is 0.
+  std::vector<std::unique_ptr<tenon::ops::cuda::Plan>> plans(std::size_t most) const;
   /// z = block(x, weight, bias), tensors laid out with channels last.
   void run(const tenon::ops::cuda::Plan& plan, const tenon::Tensor& x, const tenon::Tensor& weight,
            const tenon::Tensor& bias, const tenon::Tensor& z) const;

@@ -167,7 +167,7 @@ class Expert {
 };
 
 /// cuDNN's fusion of the whole forward.
-Row fusion_row(const Problem& problem) {
+Row fusion_row(const Problem& problem, std::size_t most_plans) {
   Row row;
   row.path = "cuDNN fusion, nhwc";
   row.timing = {kUnknown, 0};
@@ -181,7 +181,7 @@ Row fusion_row(const Problem& problem) {
       const Buffers& b = buffers[i % buffers.size()];
       fusion.run(plan, b.x, b.weight, b.bias, b.y);
     };
-    const BestPlan best = best_plan(problem.device(), fusion.plans(), run);
+    const BestPlan best = best_plan(problem.device(), fusion.plans(most_plans), run);
     row.configuration = best.description();
     if (best.plan == nullptr) return row;
     row.timing = best.timing;
@@ -200,7 +200,7 @@ Row fusion_row(const Problem& problem) {
 
 }  // namespace
 
-std::vector<Row> expert_rows(const Problem& problem) {
+std::vector<Row> expert_rows(const Problem& problem, std::size_t most_fusion_plans) {
   const NoGradGuard no_gradients;
   const ops::TuningGuard tuning(true);
   const Float32PrecisionGuard precision(problem.precision().float32);
@@ -208,7 +208,7 @@ std::vector<Row> expert_rows(const Problem& problem) {
   for (const Format format : kFormats) {
     for (Row& row : Expert(problem, format).rows()) rows.push_back(std::move(row));
   }
-  if (!problem.train()) rows.push_back(fusion_row(problem));
+  if (!problem.train()) rows.push_back(fusion_row(problem, most_fusion_plans));
   return rows;
 }
 

@@ -3,32 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tenon/core/factories.h"
+#include "normal.h"
 #include "timing.h"
 
 namespace bench {
-namespace {
 
 using namespace tenon;
-
-/// Normal random numbers on `device`. Beyond four million they repeat: drawing them on the host
-/// would take longer than the benchmark. The period is prime, so that no two images are alike.
-Tensor normal(const Shape& shape, double stddev, DType dtype, Device device) {
-  constexpr std::int64_t kPeriod = 4000037;
-  const std::int64_t count = shape.numel();
-  Tensor pattern = empty({std::min(count, kPeriod)});
-  normal_(pattern, 0, stddev);
-  pattern = pattern.to(device, dtype);
-  if (count <= kPeriod) return pattern.reshape(shape);
-  const Tensor result = empty({count}, {.dtype = dtype, .device = device});
-  for (std::int64_t start = 0; start < count; start += kPeriod) {
-    const std::int64_t length = std::min(kPeriod, count - start);
-    result.narrow(0, start, length).copy_(pattern.narrow(0, 0, length));
-  }
-  return result.reshape(shape);
-}
-
-}  // namespace
 
 Precision parse_precision(const std::string& name) {
   if (name == "tf32") return {name, DType::Float32, Float32Precision::Tf32};

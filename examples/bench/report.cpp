@@ -32,7 +32,7 @@ Line line_of(const Row& row, double copy, double first_ms) {
           number(ms, ms < 10 ? 4 : 2),
           number(ms / first_ms, 3),
           number(floor_ms(row.bytes, copy), 4),
-          number(100 * floor_ms(row.bytes, copy) / ms, 1) + " %",
+          number(100 * floor_ms(row.bytes, copy) / ms, 1),
           number(static_cast<double>(row.bytes) / (ms * 1e-3) / 1e9, 0),
           number(tera_flop(row), 2),
           on_device ? number(row.timing.host_microseconds, 1) : "-",
@@ -89,7 +89,7 @@ void print_table(std::ostream& out, const Result& result, double copy) {
       << ": floor " << number(floor_ms(result.floor_bytes, copy), 4) << " ms, "
       << number(static_cast<double>(result.floor_bytes) / 1e6, 1) << " MB, " << result.input_sets
       << (result.input_sets == 1 ? " set" : " sets") << " of inputs\n";
-  std::vector<Line> lines{{"path", "ms", "/ first", "floor ms", "of floor", "GB/s", "TFLOP/s",
+  std::vector<Line> lines{{"path", "ms", "/ first", "floor ms", "% of floor", "GB/s", "TFLOP/s",
                            "host us", "peak MiB", "error", "configuration"}};
   for (const Row& row : result.rows) {
     lines.push_back(line_of(row, copy, result.rows[0].timing.milliseconds));

@@ -20,7 +20,7 @@ struct Result {
 };
 
 /// One problem as an aligned table, a line a row. `copy` is the copy bandwidth in bytes a second.
-/// "of floor" is the time that the row's bytes take at copy bandwidth over the time it took.
+/// "% of floor" is the time that the row's bytes take at copy bandwidth over the time it took.
 void print_table(std::ostream& out, const Result& result, double copy);
 
 /// Everything as one JSON object.

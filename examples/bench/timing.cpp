@@ -5,6 +5,8 @@
 #include <cmath>
 #include <vector>
 
+#include "normal.h"
+
 #ifdef TENON_WITH_CUDA
 #include <cudnn.h>
 
@@ -98,7 +100,7 @@ std::int64_t peak_memory(Device device, const Step& step) {
 
 double copy_bandwidth(Device device) {
   const std::int64_t elements = std::int64_t{1} << (device.is_cuda() ? 28 : 25);
-  const Tensor source = full({elements}, 1.5, {.device = device});
+  const Tensor source = normal({elements}, 1, DType::Float32, device);
   const Tensor target = empty_like(source);
   double best = measure(device, [&](std::size_t) { target.copy_(source); }).milliseconds;
 #ifdef TENON_WITH_CUDA

@@ -164,14 +164,17 @@ bool faster(const TimedPlan& a, const TimedPlan& b) { return a.milliseconds < b.
 /// Times all plans roughly and the best few again more exactly; no plan when none can run.
 TimedPlan fastest_plan(const PlanList& list, const Operands& operands) {
   constexpr int kRoughRepeats = 3;
+  constexpr double kHopeless = 2;  // times the best so far: timed once is enough
   constexpr int kExactRepeats = 15;
   constexpr std::size_t kFinalists = 3;
   std::vector<TimedPlan> candidates;
+  double fastest = std::numeric_limits<double>::infinity();
   for (auto& plan : build_all(list)) {
-    const double time = time_plan(*plan, operands, kRoughRepeats);
-    if (time < std::numeric_limits<double>::infinity()) {
-      candidates.push_back({std::move(plan), time});
-    }
+    double time = time_plan(*plan, operands, 1);
+    if (time == std::numeric_limits<double>::infinity()) continue;
+    if (time < kHopeless * fastest) time = time_plan(*plan, operands, kRoughRepeats);
+    fastest = std::min(fastest, time);
+    candidates.push_back({std::move(plan), time});
   }
   if (candidates.empty()) return {};
   std::sort(candidates.begin(), candidates.end(), faster);
