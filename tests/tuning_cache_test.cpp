@@ -6,33 +6,23 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 #include <optional>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "support/temporary_directory.h"
 
 namespace tenon::ops {
 namespace {
 
 namespace fs = std::filesystem;
 
-/// A folder of its own for each test, removed at its end.
 class TuningCacheTest : public testing::Test {
  protected:
-  TuningCacheTest() {
-    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::temp_directory_path() /
-              ("tenon_" + std::string(test->name()) + std::to_string(::getpid()));
-    fs::create_directories(folder_);
-  }
-  ~TuningCacheTest() override { fs::remove_all(folder_); }
-
   fs::path file() const { return folder_ / "choices.json"; }
 
-  void write_file(const std::string& text) const { std::ofstream(file()) << text; }
-
-  fs::path folder_;
+  test::TemporaryDirectory folder_;
 };
 
 const TuningCache::Entry kEntry{{"engine", "37"}, {"plan", R"({"quoted": "\n"})"}};
@@ -58,7 +48,7 @@ TEST_F(TuningCacheTest, ReplacesAnOlderChoice) {
 }
 
 TEST_F(TuningCacheTest, MakesItsFolderAndLeavesNoTemporaryFile) {
-  const fs::path nested = folder_ / "a" / "b" / "choices.json";
+  const fs::path nested = folder_ / "a/b/choices.json";
   TuningCache(nested).store("gpu", "problem", kEntry);
   std::vector<std::string> names;
   for (const auto& found : fs::directory_iterator(nested.parent_path())) {
@@ -89,7 +79,7 @@ TEST_F(TuningCacheTest, IgnoresAndReplacesFilesThatAreNotIts) {
       R"({"format": "tenon tuning cache 1", "entries": {"gpu": {"problem": 3}}})",
   };
   for (const std::string& text : contents) {
-    write_file(text);
+    test::write_file(file(), text);
     testing::internal::CaptureStderr();
     TuningCache cache(file());
     EXPECT_EQ(cache.find("gpu", "problem"), std::nullopt) << text;
@@ -102,7 +92,7 @@ TEST_F(TuningCacheTest, IgnoresAndReplacesFilesThatAreNotIts) {
 }
 
 TEST_F(TuningCacheTest, WorksForOneRunWhereNothingCanBeWritten) {
-  write_file("a file, where the folder should be");
+  test::write_file(file(), "a file, where the folder should be");
   testing::internal::CaptureStderr();
   TuningCache cache(file() / "choices.json");
   cache.store("gpu", "a", kEntry);
