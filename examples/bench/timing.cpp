@@ -67,7 +67,7 @@ double measure_roughly(Device device, const Step& step, int repeats) {
 
 Timing measure(Device device, const Step& step) {
   const double sample_ms = 1.0;
-  const double total_ms = device.is_cuda() ? 300.0 : 1500.0;
+  const double total_ms = device.is_cuda() ? 300.0 : 1000.0;
   const double once = std::max(measure_roughly(device, step, 3), 1e-4);
   const auto calls = static_cast<std::size_t>(std::clamp(std::ceil(sample_ms / once), 1.0, 256.0));
   const auto samples = static_cast<std::size_t>(
