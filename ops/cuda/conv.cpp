@@ -2,6 +2,7 @@
 
 #include "tenon/core/kernels.h"
 #include "tenon/core/tensor_body.h"
+#include "tenon/ops/cuda/channels_last.h"
 #include "tenon/ops/cuda/cudnn_conv.h"
 
 namespace tenon::ops::cuda {
@@ -11,19 +12,42 @@ Conv2dOptions adjoint(const ConvTranspose2dOptions& options) {
   return {options.stride, options.padding, options.dilation, options.groups};
 }
 
-/// Runs the convolution that computes one of the three tensors; an empty sum is zero.
+const Tensor& result_of(ConvolutionKind kind, const Tensor& image, const Tensor& filter,
+                        const Tensor& response) {
+  switch (kind) {
+    case ConvolutionKind::Forward:
+      return response;
+    case ConvolutionKind::DataGradient:
+      return image;
+    case ConvolutionKind::WeightGradient:
+      return filter;
+  }
+  tenon::detail::fail("convolution: unknown kind");
+}
+
+/// The convolution on contiguous operands, in channels-last memory where that is faster.
 void run(ConvolutionKind kind, const Tensor& image, const Tensor& filter, const Tensor& response,
          const Conv2dOptions& options) {
-  const Tensor& result = kind == ConvolutionKind::Forward        ? response
-                         : kind == ConvolutionKind::DataGradient ? image
-                                                                 : filter;
-  if (result.numel() == 0) return;
-  if (image.numel() == 0 || filter.numel() == 0 || response.numel() == 0) {
-    kernels::fill(result, 0);
+  const Tensor& result = result_of(kind, image, filter, response);
+  const bool empty = image.numel() == 0 || filter.numel() == 0 || response.numel() == 0;
+  if (empty || !wants_channels_last(image.dtype())) {
+    run_in_format(kind, image, filter, response, options);
     return;
   }
-  run_convolution(ConvolutionProblem::of(kind, image, filter, response, options), image, filter,
-                  response);
+  const auto converted = [&](const Tensor& t) {
+    if (t.is_same(result)) return empty_channels_last(t.spec());
+    return t.is_same(filter) ? weight_channels_last(t) : to_channels_last(t);
+  };
+  const Tensor i = converted(image);
+  const Tensor f = converted(filter);
+  const Tensor r = converted(response);
+  run_in_format(kind, i, f, r, options);
+  const Tensor& computed = result_of(kind, i, f, r);
+  if (kind == ConvolutionKind::WeightGradient) {
+    kernels::copy(computed, result);
+  } else {
+    from_channels_last(computed, result);
+  }
 }
 
 void add_bias(const Tensor& y, const Tensor& bias) {
@@ -34,6 +58,29 @@ void add_bias(const Tensor& y, const Tensor& bias) {
 }
 
 }  // namespace
+
+bool wants_channels_last(DType dtype) {
+  return dtype == DType::Float16 || dtype == DType::BFloat16 ||
+         (dtype == DType::Float32 && float32_precision() == Float32Precision::Tf32);
+}
+
+void run_in_format(ConvolutionKind kind, const Tensor& image, const Tensor& weight,
+                   const Tensor& response, const Conv2dOptions& options) {
+  const Tensor& result = result_of(kind, image, weight, response);
+  if (result.numel() == 0) return;
+  if (image.numel() == 0 || weight.numel() == 0 || response.numel() == 0) {
+    kernels::fill(result, 0);  // an empty sum
+    return;
+  }
+  run_convolution(ConvolutionProblem::of(kind, image, weight, response, options), image, weight,
+                  response);
+}
+
+Tensor weight_channels_last(const Tensor& weight) {
+  const Tensor result = empty_channels_last(weight.spec());
+  kernels::copy(weight, result);
+  return result;
+}
 
 void conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options,
             const Tensor& y) {

@@ -15,4 +15,14 @@ void epilogue_pass(const Tensor& data, const Tensor& bias, const Epilogue& epilo
 void epilogue_gradient_pass(const Tensor& data, const Tensor& bias, const Tensor& grad_out,
                             const Epilogue& epilogue, const Tensor& grad_bias);
 
+/// The same from channels-last memory: z = epilogue(y + bias), y [N, C, H, W] channels-last and z
+/// contiguous, so that the pass is also the conversion.
+void epilogue_pass_from_channels_last(const Tensor& y, const Tensor& bias, const Epilogue& epilogue,
+                                      const Tensor& z);
+
+/// The gradient pass where `data` is channels-last and `grad_out` contiguous.
+void epilogue_gradient_pass_channels_last(const Tensor& data, const Tensor& bias,
+                                          const Tensor& grad_out, const Epilogue& epilogue,
+                                          const Tensor& grad_bias);
+
 }  // namespace tenon::ops::cuda
