@@ -41,7 +41,7 @@ class ScatterAddOp : public Op {
 };
 
 /// x [.., D, ..] and index int64 [.., M, ..], equal but for dimension `dim` -> [.., M, ..]. Throws
-/// `Error` naming the first index outside [0, D).
+/// `Error` naming the first index outside [0, D); on a GPU one of them, when the host next waits.
 Tensor gather(const Tensor& x, std::int64_t dim, const Tensor& index);
 /// x [.., M, ..] added into zeros [.., size, ..] at `index` [.., M, ..]; checks as `gather`.
 Tensor scatter_add(const Tensor& x, std::int64_t dim, const Tensor& index, std::int64_t size);

@@ -53,7 +53,8 @@ struct NllOptions {
 };
 /// Negative log likelihood: -weight[target]·x[target], where `x` holds log probabilities
 /// [N, C, ...] (or [C]) and `target` classes, int64 [N, ...] (or 0-dimensional). The mean divides
-/// by the sum of the weights that took part. Throws `Error` naming the first target outside [0, C).
+/// by the sum of the weights that took part. Throws `Error` naming the first target outside [0, C);
+/// on a GPU that sample's loss is NaN and the host's next synchronisation throws.
 Tensor nll_loss(const Tensor& x, const Tensor& target, const NllOptions& options = {});
 
 /// Optional arguments of `cross_entropy`.

@@ -245,6 +245,15 @@ TEST_F(CudaOps, ScatterAddCollisionsAreSummedInTheOrderOfTheCpu) {
   }
 }
 
+TEST_F(CudaOps, ScatterAddIntoOneLongRow) {
+  Generator generator(4);
+  const Tensor x = randn({100'003}, {}, generator);
+  const Tensor index = randint(0, 5003, {100'003}, {}, generator);
+  EXPECT_EQ(
+      ops::scatter_add(x.to(Device::cuda()), 0, index.to(Device::cuda()), 5003).to_vector<float>(),
+      ops::scatter_add(x, 0, index, 5003).to_vector<float>());
+}
+
 // ---- sizes --------------------------------------------------------------------------------------
 
 TEST_F(CudaOps, SoftmaxOfLongRowsAndManyColumns) {

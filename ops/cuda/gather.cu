@@ -44,22 +44,38 @@ void gather_typed(const Tensor& x, std::size_t dim, const Tensor& index, const T
   TENON_CUDA_CHECK(cudaGetLastError());
 }
 
-/// One thread adds all that goes into one column (o, ·, i) of the result, in the order of m: sums
-/// are the same from run to run, and as on the CPU.
+/// Threads that are enough to fill a GPU.
+constexpr std::int64_t kEnoughThreads = 1 << 15;
+constexpr std::int64_t kMostParts = 1024;
+
+/// Into how many parts, a power of two, each of `columns` is cut.
+std::int64_t parts_of_a_column(std::int64_t columns, std::int64_t picked) {
+  std::int64_t parts = 1;
+  while (parts < kMostParts && parts * columns < kEnoughThreads && parts < picked) parts *= 2;
+  return parts;
+}
+
+/// One thread adds what goes into its part of a column (o, ·, i) of the result, the places that are
+/// `part` modulo `parts`, in the order of m: sums are the same from run to run, and as on the CPU.
+/// The threads of one column read the same indices at the same time.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    scatter_add_kernel(const T* x, const std::int64_t* index, std::int64_t columns,
-                       std::int64_t picked, std::int64_t inner, std::int64_t size, IndexCheck check,
-                       T* out) {
+    scatter_add_kernel(const T* __restrict__ x, const std::int64_t* __restrict__ index,
+                       std::int64_t columns, std::int64_t parts, std::int64_t picked,
+                       std::int64_t inner, std::int64_t size, IndexCheck check,
+                       T* __restrict__ out) {
   using C = compute_type<T>;
-  const std::int64_t column = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const std::int64_t thread = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const std::int64_t column = thread / parts;
+  const std::int64_t part = thread % parts;
   if (column >= columns) return;
   const std::int64_t outer = column / inner;
   const std::int64_t first = outer * picked * inner + column % inner;
   T* target = out + outer * size * inner + column % inner;
+#pragma unroll 4
   for (std::int64_t m = 0; m < picked; ++m) {
     const std::int64_t at = index[first + m * inner];
-    if (!check.passes(at, size)) continue;
+    if ((at & (parts - 1)) != part || !check.passes(at, size)) continue;
     T& sum = target[at * inner];
     sum = convert<T>(convert<C>(sum) + convert<C>(x[first + m * inner]));
   }
@@ -89,13 +105,14 @@ void scatter_add(const Tensor& x, std::size_t dim, const Tensor& index, const Te
   const cudaStream_t stream = current_stream(device);
   const Split picked(index.shape(), dim);
   const std::int64_t columns = picked.outer * picked.inner;
+  const std::int64_t parts = parts_of_a_column(columns, picked.length);
   tenon::cuda::visit_device_floating(x.dtype(), "scatter_add", [&]<class T>() {
     const auto bytes = static_cast<std::size_t>(out.numel()) * sizeof(T);
     TENON_CUDA_CHECK(cudaMemsetAsync(out.raw_data(), 0, bytes, stream));
     if (x.numel() == 0) return;
-    scatter_add_kernel<T><<<blocks_for(columns), kThreads, 0, stream>>>(
-        static_cast<const T*>(x.raw_data()), index.data<std::int64_t>(), columns, picked.length,
-        picked.inner, Split(out.shape(), dim).length,
+    scatter_add_kernel<T><<<blocks_for(columns * parts), kThreads, 0, stream>>>(
+        static_cast<const T*>(x.raw_data()), index.data<std::int64_t>(), columns, parts,
+        picked.length, picked.inner, Split(out.shape(), dim).length,
         IndexCheck{tenon::cuda::fault_slot(device), "scatter_add: index"},
         static_cast<T*>(out.raw_data()));
     TENON_CUDA_CHECK(cudaGetLastError());
