@@ -75,8 +75,8 @@ class Chain {
     operation.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
                   external(kWeight, shape_.weight(), dtype_));
     operation.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY, external(kX, shape_.x(), dtype_));
-    operation.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, 1.0);
-    operation.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA, 0.0);
+    operation.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, 1.0F);
+    operation.set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA, 0.0F);
     operation.finalize();
     operations_.push_back(operation);
     return y;

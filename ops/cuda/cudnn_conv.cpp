@@ -93,8 +93,14 @@ PlanList list_plans(const ConvolutionProblem& p, Device device) {
   operation.set(names.filter, tensor_descriptor(kFilterId, p.filter, p.filter_strides, p.dtype));
   operation.set(names.response,
                 tensor_descriptor(kResponseId, p.response, p.response_strides, p.dtype));
-  operation.set(names.alpha, 1.0);
-  operation.set(names.beta, 0.0);
+  // In the type that the convolution computes in: cuDNN reads them as that, whatever was set.
+  if (p.dtype == DType::Float64) {
+    operation.set(names.alpha, 1.0);
+    operation.set(names.beta, 0.0);
+  } else {
+    operation.set(names.alpha, 1.0F);
+    operation.set(names.beta, 0.0F);
+  }
   operation.finalize();
   const bool strict = p.dtype == DType::Float32 && p.precision == Float32Precision::Float32;
   return PlanList(device, {&operation, 1}, {.allow_tensor_cores_for_float32 = !strict});

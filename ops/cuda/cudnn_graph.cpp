@@ -127,6 +127,9 @@ void Descriptor::set(cudnnBackendAttributeName_t name, std::span<const std::int6
 void Descriptor::set(cudnnBackendAttributeName_t name, bool value) {
   set_raw(name, CUDNN_TYPE_BOOLEAN, 1, &value);
 }
+void Descriptor::set(cudnnBackendAttributeName_t name, float value) {
+  set_raw(name, CUDNN_TYPE_FLOAT, 1, &value);
+}
 void Descriptor::set(cudnnBackendAttributeName_t name, double value) {
   set_raw(name, CUDNN_TYPE_DOUBLE, 1, &value);
 }
