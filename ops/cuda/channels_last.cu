@@ -5,20 +5,24 @@
 namespace tenon::ops::cuda {
 namespace {
 
-using tenon::cuda::compute_type;
-using tenon::cuda::convert;
-
-template <class T>
 struct SameValue {
-  __device__ T operator()(T value, std::int64_t /*channel*/) const { return value; }
-};
-
-template <class T>
-struct Widened {
-  __device__ compute_type<T> operator()(T value, std::int64_t, std::int64_t) const {
-    return convert<compute_type<T>>(value);
+  template <class T>
+  __device__ T operator()(T value, std::int64_t /*row*/, std::int64_t /*column*/) const {
+    return value;
   }
 };
+
+/// [N, rows, columns] -> [N, columns, rows]
+void transpose(const Tensor& source, const Tensor& target, std::int64_t rows,
+               std::int64_t columns) {
+  if (target.numel() == 0) return;
+  const tenon::cuda::DeviceGuard guard(target.device());
+  const TileGrid grid(target.shape()[0], rows, columns);
+  tenon::cuda::visit_device_floating(target.dtype(), "channels_last", [&]<class T>() {
+    launch_transpose(static_cast<const T*>(source.raw_data()), static_cast<T*>(target.raw_data()),
+                     grid, SameValue(), target.device());
+  });
+}
 
 }  // namespace
 
@@ -32,30 +36,12 @@ Tensor empty_channels_last(const TensorSpec& spec) {
 
 Tensor to_channels_last(const Tensor& x) {
   const Tensor target = empty_channels_last(x.spec());
-  if (x.numel() == 0) return target;
-  const tenon::cuda::DeviceGuard guard(x.device());
-  const TileGrid grid(x.shape());
-  tenon::cuda::visit_device_floating(x.dtype(), "to_channels_last", [&]<class T>() {
-    gather_channels_kernel<T>
-        <<<grid.blocks(), TileGrid::threads(), 0, tenon::cuda::current_stream(x.device())>>>(
-            static_cast<const T*>(x.raw_data()), static_cast<T*>(target.raw_data()), grid,
-            Widened<T>(), nullptr);
-    TENON_CUDA_CHECK(cudaGetLastError());
-  });
+  transpose(x, target, x.shape()[1], x.shape()[2] * x.shape()[3]);
   return target;
 }
 
 void from_channels_last(const Tensor& source, const Tensor& target) {
-  if (target.numel() == 0) return;
-  const tenon::cuda::DeviceGuard guard(target.device());
-  const TileGrid grid(target.shape());
-  tenon::cuda::visit_device_floating(target.dtype(), "from_channels_last", [&]<class T>() {
-    spread_channels_kernel<T>
-        <<<grid.blocks(), TileGrid::threads(), 0, tenon::cuda::current_stream(target.device())>>>(
-            static_cast<const T*>(source.raw_data()), static_cast<T*>(target.raw_data()), grid,
-            SameValue<T>());
-    TENON_CUDA_CHECK(cudaGetLastError());
-  });
+  transpose(source, target, target.shape()[2] * target.shape()[3], target.shape()[1]);
 }
 
 }  // namespace tenon::ops::cuda

@@ -1,115 +1,118 @@
-// Walking an image in both memory orders at once: tiles of channels by pixels that are read along
-// one and written along the other, through shared memory.
+// Changing the memory order of images: matrices [rows, columns] of one image become [columns,
+// rows], tile by tile through shared memory, so that both sides are accessed in whole lines.
+// [pixels, channels] is an image in channels-last memory, [channels, pixels] a contiguous one.
 #pragma once
 
+#include "tenon/core/cuda/elementwise.cuh"
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/cuda/types.cuh"
 #include "tenon/core/tensor.h"
 
 namespace tenon::ops::cuda {
 
-inline constexpr int kTile = 32;     // channels and pixels of a tile
-inline constexpr int kTileRows = 8;  // rows of a tile that a block handles at once
+inline constexpr int kTile = 64;  // rows and columns of a tile
+inline constexpr int kTileThreads = 256;
 
-/// [N, C, H·W] cut into tiles; a block takes one tile of one image.
+/// Images of matrices [rows, columns] cut into tiles; a block takes one tile of one image.
 struct TileGrid {
-  std::int64_t images, channels, pixels;
-  std::int64_t channel_tiles, pixel_tiles;
+  std::int64_t images, rows, columns;
+  std::int64_t row_tiles, column_tiles;
 
-  explicit TileGrid(const Shape& shape)
-      : images(shape[0]),
-        channels(shape[1]),
-        pixels(shape[2] * shape[3]),
-        channel_tiles((channels + kTile - 1) / kTile),
-        pixel_tiles((pixels + kTile - 1) / kTile) {}
+  TileGrid(std::int64_t image_count, std::int64_t row_count, std::int64_t column_count)
+      : images(image_count),
+        rows(row_count),
+        columns(column_count),
+        row_tiles((rows + kTile - 1) / kTile),
+        column_tiles((columns + kTile - 1) / kTile) {}
 
-  unsigned blocks() const { return static_cast<unsigned>(images * pixel_tiles * channel_tiles); }
-  static dim3 threads() { return dim3(kTile, kTileRows); }
+  /// True when rows and columns are whole packs of `count`.
+  bool packs(int count) const { return rows % count == 0 && columns % count == 0; }
+  unsigned blocks() const { return static_cast<unsigned>(images * row_tiles * column_tiles); }
 };
 
-/// The tile of this block.
+/// The tile of this block, and this thread's part of it: packs of kPack neighbours.
+template <int kPack>
 struct Tile {
-  std::int64_t image, first_channel, first_pixel, pixel_tile;
+  static constexpr int kLine = kTile / kPack;          // threads along a line
+  static constexpr int kLines = kTileThreads / kLine;  // lines handled at once
 
-  __device__ explicit Tile(const TileGrid& grid) {
-    // Channel tiles vary fastest: they share the cache lines of channels-last rows.
+  std::int64_t image, row_tile, first_row, first_column;
+  int along, line;  // this thread's first element along its line, and its first line
+
+  __device__ explicit Tile(const TileGrid& grid)
+      : along(static_cast<int>(threadIdx.x) % kLine * kPack),
+        line(static_cast<int>(threadIdx.x) / kLine) {
     const std::int64_t block = blockIdx.x;
-    first_channel = block % grid.channel_tiles * kTile;
-    pixel_tile = block / grid.channel_tiles % grid.pixel_tiles;
-    first_pixel = pixel_tile * kTile;
-    image = block / grid.channel_tiles / grid.pixel_tiles;
+    first_column = block % grid.column_tiles * kTile;
+    row_tile = block / grid.column_tiles % grid.row_tiles;
+    first_row = row_tile * kTile;
+    image = block / grid.column_tiles / grid.row_tiles;
   }
 };
 
-/// target[n, c, p] = function(source[n, p, c], c).
-template <class T, class Function>
-__global__ void __launch_bounds__(kTile* kTileRows)
-    spread_channels_kernel(const T* source, T* target, TileGrid grid, Function function) {
-  __shared__ T values[kTile][kTile + 1];
-  const Tile tile(grid);
-  const int column = static_cast<int>(threadIdx.x);
-  const int row = static_cast<int>(threadIdx.y);
-  const T* from = source + tile.image * grid.pixels * grid.channels;
+/// A tile in shared memory, by columns; the odd line length spreads columns over the banks.
+template <class T>
+using TileValues = T[kTile][kTile + 1];
+
+/// Loads the tile's rows; element (row, column) goes to values[column][row].
+template <class T, int kPack>
+__device__ void load_tile(const T* source, const TileGrid& grid, const Tile<kPack>& tile,
+                          TileValues<T>& values) {
+  using tenon::cuda::Pack;
+  const std::int64_t column = tile.first_column + tile.along;
+  const T* from = source + tile.image * grid.rows * grid.columns + column;
 #pragma unroll
-  for (int r = row; r < kTile; r += kTileRows) {
-    const std::int64_t pixel = tile.first_pixel + r;
-    const std::int64_t channel = tile.first_channel + column;
-    if (pixel < grid.pixels && channel < grid.channels) {
-      values[r][column] = from[pixel * grid.channels + channel];
-    }
+  for (int r = tile.line; r < kTile; r += Tile<kPack>::kLines) {
+    const std::int64_t row = tile.first_row + r;
+    if (row >= grid.rows || column >= grid.columns) continue;
+    const auto pack = *reinterpret_cast<const Pack<T, kPack>*>(from + row * grid.columns);
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) values[tile.along + i][r] = pack.values[i];
   }
   __syncthreads();
-  T* to = target + tile.image * grid.pixels * grid.channels;
+}
+
+/// target[image, column, row] = function(source[image, row, column], row, column).
+template <class T, int kPack, class Function>
+__global__ void __launch_bounds__(kTileThreads)
+    transpose_kernel(const T* source, T* target, TileGrid grid, Function function) {
+  using tenon::cuda::Pack;
+  __shared__ TileValues<T> values;
+  const Tile<kPack> tile(grid);
+  load_tile<T, kPack>(source, grid, tile, values);
+  const std::int64_t row = tile.first_row + tile.along;
+  T* to = target + tile.image * grid.rows * grid.columns + row;
 #pragma unroll
-  for (int r = row; r < kTile; r += kTileRows) {
-    const std::int64_t channel = tile.first_channel + r;
-    const std::int64_t pixel = tile.first_pixel + column;
-    if (pixel < grid.pixels && channel < grid.channels) {
-      to[channel * grid.pixels + pixel] = function(values[column][r], channel);
+  for (int c = tile.line; c < kTile; c += Tile<kPack>::kLines) {
+    const std::int64_t column = tile.first_column + c;
+    if (row >= grid.rows || column >= grid.columns) continue;
+    Pack<T, kPack> pack;
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) {
+      pack.values[i] = function(values[c][tile.along + i], row + i, column);
     }
+    *reinterpret_cast<Pack<T, kPack>*>(to + column * grid.rows) = pack;
   }
 }
 
-/// target[n, p, c] = function(source[n, c, p], n, p, c), where every block's results are also
-/// summed over its pixels into partial[n, pixel tile, c] unless that is null.
+/// True when `data` can be accessed 16 bytes at a time.
+inline bool is_aligned(const void* data) {
+  return reinterpret_cast<std::uintptr_t>(data) % 16 == 0;
+}
+
 template <class T, class Function>
-__global__ void __launch_bounds__(kTile* kTileRows)
-    gather_channels_kernel(const T* source, T* target, TileGrid grid, Function function,
-                           tenon::cuda::compute_type<T>* partial) {
-  using C = tenon::cuda::compute_type<T>;
-  __shared__ T values[kTile][kTile + 1];
-  __shared__ C sums[kTileRows][kTile];
-  const Tile tile(grid);
-  const int column = static_cast<int>(threadIdx.x);
-  const int row = static_cast<int>(threadIdx.y);
-  const std::int64_t image = tile.image * grid.pixels * grid.channels;
-#pragma unroll
-  for (int r = row; r < kTile; r += kTileRows) {
-    const std::int64_t channel = tile.first_channel + r;
-    const std::int64_t pixel = tile.first_pixel + column;
-    if (pixel < grid.pixels && channel < grid.channels) {
-      values[r][column] = source[image + channel * grid.pixels + pixel];
-    }
+void launch_transpose(const T* source, T* target, const TileGrid& grid, const Function& function,
+                      Device device) {
+  constexpr int kPack = static_cast<int>(16 / sizeof(T));
+  const cudaStream_t stream = tenon::cuda::current_stream(device);
+  if (grid.packs(kPack) && is_aligned(source) && is_aligned(target)) {
+    transpose_kernel<T, kPack>
+        <<<grid.blocks(), kTileThreads, 0, stream>>>(source, target, grid, function);
+  } else {
+    transpose_kernel<T, 1>
+        <<<grid.blocks(), kTileThreads, 0, stream>>>(source, target, grid, function);
   }
-  __syncthreads();
-  const std::int64_t channel = tile.first_channel + column;
-  C sum(0);
-#pragma unroll
-  for (int r = row; r < kTile; r += kTileRows) {
-    const std::int64_t pixel = tile.first_pixel + r;
-    if (pixel < grid.pixels && channel < grid.channels) {
-      const std::int64_t at = image + pixel * grid.channels + channel;
-      const C result = function(values[column][r], at, channel);
-      target[at] = tenon::cuda::convert<T>(result);
-      sum += result;
-    }
-  }
-  if (partial == nullptr) return;
-  sums[row][column] = sum;
-  __syncthreads();
-  if (row != 0 || channel >= grid.channels) return;
-  for (int r = 1; r < kTileRows; ++r) sum += sums[r][column];
-  partial[(tile.image * grid.pixel_tiles + tile.pixel_tile) * grid.channels + channel] = sum;
+  TENON_CUDA_CHECK(cudaGetLastError());
 }
 
 }  // namespace tenon::ops::cuda

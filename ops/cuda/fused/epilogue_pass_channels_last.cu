@@ -16,24 +16,62 @@ struct Apply {
   const T* bias;  // may be null
   Chain chain;
 
-  __device__ T operator()(T y, std::int64_t channel) const {
+  __device__ T operator()(T y, std::int64_t /*pixel*/, std::int64_t channel) const {
     const C shift = bias == nullptr ? C(0) : convert<C>(bias[channel]);
     return convert<T>(chain(convert<C>(y) + shift));
   }
 };
 
-template <class T, class Chain>
-struct Gradient {
+/// data[image, pixel, channel] = the gradient there, from grad_out[image, channel, pixel], and
+/// partial[image, pixel tile, channel] = the sum of those of a tile unless it is null.
+template <class T, int kPack, class Chain>
+__global__ void __launch_bounds__(kTileThreads)
+    gradient_kernel(const T* grad_out, T* data, const T* bias, TileGrid grid, Chain chain,
+                    compute_type<T>* partial) {
   using C = compute_type<T>;
-  const T* y;
-  const T* bias;  // may be null
-  Chain chain;
-
-  __device__ C operator()(T grad, std::int64_t at, std::int64_t channel) const {
-    const C shift = bias == nullptr ? C(0) : convert<C>(bias[channel]);
-    return chain.gradient(convert<C>(y[at]) + shift, convert<C>(grad));
+  using tenon::cuda::Pack;
+  __shared__ TileValues<T> grads;
+  __shared__ C sums[kTileThreads / (kTile / kPack)][kTile];
+  const Tile<kPack> tile(grid);
+  load_tile<T, kPack>(grad_out, grid, tile, grads);
+  const std::int64_t channel = tile.first_row + tile.along;
+  const bool inside = channel < grid.rows;
+  C shift[kPack];
+  C sum[kPack];
+#pragma unroll
+  for (int i = 0; i < kPack; ++i) {
+    shift[i] = bias == nullptr || !inside ? C(0) : convert<C>(bias[channel + i]);
+    sum[i] = C(0);
   }
-};
+  T* image = data + tile.image * grid.rows * grid.columns + channel;
+#pragma unroll
+  for (int p = tile.line; p < kTile; p += Tile<kPack>::kLines) {
+    const std::int64_t pixel = tile.first_column + p;
+    if (!inside || pixel >= grid.columns) continue;
+    auto* at = reinterpret_cast<Pack<T, kPack>*>(image + pixel * grid.rows);
+    Pack<T, kPack> pack = *at;
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) {
+      const C grad = chain.gradient(convert<C>(pack.values[i]) + shift[i],
+                                    convert<C>(grads[p][tile.along + i]));
+      pack.values[i] = convert<T>(grad);
+      sum[i] += grad;
+    }
+    *at = pack;
+  }
+  if (partial == nullptr) return;
+#pragma unroll
+  for (int i = 0; i < kPack; ++i) sums[tile.line][tile.along + i] = sum[i];
+  __syncthreads();
+  const int column = static_cast<int>(threadIdx.x);
+  if (column >= kTile || tile.first_row + column >= grid.rows) return;
+  C total(0);
+#pragma unroll
+  for (int line = 0; line < Tile<kPack>::kLines; ++line) total += sums[line][column];
+  const std::int64_t pixel_tile = tile.first_column / kTile;
+  partial[(tile.image * grid.column_tiles + pixel_tile) * grid.rows + tile.first_row + column] =
+      total;
+}
 
 /// Calls `launch.template operator()<T>(chain)` for the dtype and the chain.
 template <class Launch>
@@ -59,13 +97,10 @@ void epilogue_pass_from_channels_last(const Tensor& y, const Tensor& bias, const
                                       const Tensor& z) {
   if (z.numel() == 0) return;
   const tenon::cuda::DeviceGuard guard(z.device());
-  const TileGrid grid(z.shape());
+  const TileGrid grid(z.shape()[0], z.shape()[2] * z.shape()[3], z.shape()[1]);
   with_types(z, epilogue, [&]<class T>(auto chain) {
     const Apply<T, decltype(chain)> apply{pointer<const T>(bias), chain};
-    spread_channels_kernel<T>
-        <<<grid.blocks(), TileGrid::threads(), 0, tenon::cuda::current_stream(z.device())>>>(
-            pointer<const T>(y), pointer<T>(z), grid, apply);
-    TENON_CUDA_CHECK(cudaGetLastError());
+    launch_transpose(pointer<const T>(y), pointer<T>(z), grid, apply, z.device());
   });
 }
 
@@ -78,23 +113,31 @@ void epilogue_gradient_pass_channels_last(const Tensor& data, const Tensor& bias
     if (grad_bias.defined()) kernels::fill(grad_bias, 0);
     return;
   }
-  const TileGrid grid(data.shape());
+  const std::int64_t channels = data.shape()[1];
+  const TileGrid grid(data.shape()[0], channels, data.shape()[2] * data.shape()[3]);
+  const cudaStream_t stream = tenon::cuda::current_stream(device);
   with_types(data, epilogue, [&]<class T>(auto chain) {
     using C = compute_type<T>;
+    constexpr int kPack = static_cast<int>(16 / sizeof(T));
     Tensor partial;
     if (grad_bias.defined()) {
       const DType sum_dtype = sizeof(C) == 8 ? DType::Float64 : DType::Float32;
       partial = tenon::detail::make_empty(
-          {{grid.images * grid.pixel_tiles, grid.channels}, sum_dtype, device});
+          {{grid.images * grid.column_tiles, channels}, sum_dtype, device});
     }
-    const Gradient<T, decltype(chain)> gradient{pointer<const T>(data), pointer<const T>(bias),
-                                                chain};
-    gather_channels_kernel<T>
-        <<<grid.blocks(), TileGrid::threads(), 0, tenon::cuda::current_stream(device)>>>(
-            pointer<const T>(grad_out), pointer<T>(data), grid, gradient, pointer<C>(partial));
+    const T* grads = pointer<const T>(grad_out);
+    T* values = pointer<T>(data);
+    const T* shifts = pointer<const T>(bias);
+    if (grid.packs(kPack) && is_aligned(grads) && is_aligned(values)) {
+      gradient_kernel<T, kPack><<<grid.blocks(), kTileThreads, 0, stream>>>(
+          grads, values, shifts, grid, chain, pointer<C>(partial));
+    } else {
+      gradient_kernel<T, 1><<<grid.blocks(), kTileThreads, 0, stream>>>(grads, values, shifts, grid,
+                                                                        chain, pointer<C>(partial));
+    }
     TENON_CUDA_CHECK(cudaGetLastError());
     if (!grad_bias.defined()) return;
-    const Tensor sum = tenon::detail::make_empty({{grid.channels}, partial.dtype(), device});
+    const Tensor sum = tenon::detail::make_empty({{channels}, partial.dtype(), device});
     kernels::sum_to(partial, sum);
     kernels::copy(sum, grad_bias);
   });
