@@ -209,6 +209,7 @@ std::vector<Row> expert_rows(const Problem& problem, std::size_t most_fusion_pla
     for (Row& row : Expert(problem, format).rows()) rows.push_back(std::move(row));
   }
   if (!problem.train()) rows.push_back(fusion_row(problem, most_fusion_plans));
+  for (Row& row : rows) row.peer = true;
   return rows;
 }
 

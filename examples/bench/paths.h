@@ -24,6 +24,7 @@ struct Row {
   /// ‖result − Tenon's‖ / ‖Tenon's‖ for a peer whose result was compared.
   double error = kUnknown;
   bool whole = true;  ///< false for a part of the block, such as a convolution alone
+  bool peer = false;  ///< true where not Tenon's but cuDNN's ways are measured
 };
 
 /// Times `path`: "auto" is the five ops as `graph::compile` runs them, "fused" the fused op called

@@ -71,6 +71,7 @@ class Row:
     tflop_per_second: float | None = None
     ours: bool = False
     whole: bool = True  # False for a part of the block, such as a convolution alone
+    expert: bool = False
 
 
 def time_peer(problem, name, layout, floor):
@@ -142,6 +143,7 @@ def tenon_rows(problem, arguments):
             row["tflop_per_second"],
             ours=True,
             whole=row["whole"],
+            expert=row["peer"],
         )
         for row in output["results"][0]["rows"]
     ]
@@ -179,9 +181,7 @@ def summarize(rows):
     ours = next((row for row in rows if row.ours), None)
     if ours is None:
         return
-    experts = [row for row in rows if row.ours and row.whole
-               and any(word in row.path for word in ("+ pass", "+ two passes", "cuDNN fusion"))]
-    groups = {"the expert": experts}
+    groups = {"the expert": [row for row in rows if row.expert and row.whole]}
     for name in PEERS:
         groups[name] = [row for row in rows if not row.ours and row.path.startswith(name)]
     ratios = []

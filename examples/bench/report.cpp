@@ -70,6 +70,7 @@ nlohmann::json json_of(const Row& row, double copy) {
   return {{"path", row.path},
           {"configuration", row.configuration},
           {"whole", row.whole},
+          {"peer", row.peer},
           {"milliseconds", row.timing.milliseconds},
           {"host_microseconds", row.timing.host_microseconds},
           {"floor_bytes", row.bytes},
@@ -78,6 +79,19 @@ nlohmann::json json_of(const Row& row, double copy) {
           {"tflop_per_second", known(tera_flop(row))},
           {"peak_bytes", row.peak_bytes >= 0 ? nlohmann::json(row.peak_bytes) : nlohmann::json()},
           {"relative_error", known(row.error)}};
+}
+
+/// The first row over the best of the peers that compute the whole block.
+void print_summary(std::ostream& out, const std::vector<Row>& rows) {
+  const Row* best = nullptr;
+  for (const Row& row : rows) {
+    if (!row.peer || !row.whole || !std::isfinite(row.timing.milliseconds)) continue;
+    if (best == nullptr || row.timing.milliseconds < best->timing.milliseconds) best = &row;
+  }
+  if (best == nullptr) return;
+  out << rows[0].path << " takes "
+      << number(rows[0].timing.milliseconds / best->timing.milliseconds, 3)
+      << " of the expert's time (" << best->path << ")\n";
 }
 
 }  // namespace
@@ -95,6 +109,7 @@ void print_table(std::ostream& out, const Result& result, double copy) {
     lines.push_back(line_of(row, copy, result.rows[0].timing.milliseconds));
   }
   print_aligned(out, lines);
+  print_summary(out, result.rows);
 }
 
 void print_json(std::ostream& out, const std::string& device, double copy,
