@@ -25,6 +25,7 @@ double tera_flop(const Row& row) {
 
 Line line_of(const Row& row, double copy, double first_ms) {
   const double ms = row.timing.milliseconds;
+  const double giga_bytes = static_cast<double>(row.bytes) / (ms * 1e-3) / 1e9;
   const bool on_device = row.timing.host_microseconds > 0;
   char error[32] = "-";
   if (std::isfinite(row.error)) std::snprintf(error, sizeof error, "%.1e", row.error);
@@ -33,7 +34,7 @@ Line line_of(const Row& row, double copy, double first_ms) {
           number(ms / first_ms, 3),
           number(floor_ms(row.bytes, copy), 4),
           number(100 * floor_ms(row.bytes, copy) / ms, 1),
-          number(static_cast<double>(row.bytes) / (ms * 1e-3) / 1e9, 0),
+          number(giga_bytes, giga_bytes < 100 ? 1 : 0),
           number(tera_flop(row), 2),
           on_device ? number(row.timing.host_microseconds, 1) : "-",
           row.peak_bytes >= 0 ? number(static_cast<double>(row.peak_bytes) / (1 << 20), 1) : "-",
