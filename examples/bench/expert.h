@@ -16,7 +16,8 @@ namespace bench {
 /// plans (of all when that is 0). Only for problems on a GPU.
 std::vector<Row> expert_rows(const Problem& problem, std::size_t most_fusion_plans);
 
-/// The pointwise pass that follows a convolution, alone; for training that of the backward too.
+/// The pointwise pass that follows a convolution, alone; for training that of the backward too; and
+/// the conversions between the memory formats where Tenon's convolutions need them.
 std::vector<Row> pass_rows(const Problem& problem);
 
 #else

@@ -24,6 +24,13 @@ Tensor five_ops(const Problem& problem, const Tensor& x, const Tensor& weight, c
   return ops::mul(ops::hardtanh(ops::add(ops::mish(y), e.add), e.min, e.max), e.scale);
 }
 
+#ifdef TENON_WITH_CUDA
+Strides channels_last_strides(const Shape& shape) {
+  const std::int64_t channels = shape[1];
+  return {shape[2] * shape[3] * channels, 1, shape[3] * channels, channels};
+}
+#endif
+
 /// The cuDNN plan that the block's convolution took, in words; empty where none ran.
 std::string convolution_plan([[maybe_unused]] const Problem& problem) {
 #ifdef TENON_WITH_CUDA
@@ -33,11 +40,16 @@ std::string convolution_plan([[maybe_unused]] const Problem& problem) {
     const Tensor z =
         empty(problem.shape().z(), {.dtype = set.x.dtype(), .device = problem.device()});
     const ops::ConvTranspose2dOptions options = problem.shape().options();
-    const auto convolution = cuda::ConvolutionProblem::of(
+    auto convolution = cuda::ConvolutionProblem::of(
         cuda::ConvolutionKind::DataGradient, z, set.weight, set.x,
         {options.stride, options.padding, options.dilation, options.groups});
-    const std::string plan = cuda::plan_in_use(convolution, problem.device());
-    if (!plan.empty()) return "cuDNN " + plan;
+    std::string plan = cuda::plan_in_use(convolution, problem.device());
+    if (!plan.empty()) return "nchw, cuDNN " + plan;
+    convolution.image_strides = channels_last_strides(convolution.image);
+    convolution.filter_strides = channels_last_strides(convolution.filter);
+    convolution.response_strides = channels_last_strides(convolution.response);
+    plan = cuda::plan_in_use(convolution, problem.device());
+    if (!plan.empty()) return "nhwc inside, cuDNN " + plan;
   }
 #endif
   return {};
