@@ -236,7 +236,7 @@ TEST_F(CudaOps, AWrongIndexIsThrownAtTheNextSynchronisation) {
 TEST_F(CudaOps, ScatterAddCollisionsAreSummedInTheOrderOfTheCpu) {
   Generator generator(4);
   const Tensor x = randn({5, 400, 3}, {}, generator);
-  const Tensor index = randint(0, 7, {5, 400, 3}, {}, generator);
+  const Tensor index = randint(0, 7, {5, 400, 3}, {.dtype = DType::Int64}, generator);
   for (const DType dtype : kFloating) {
     const Tensor here = ops::scatter_add(x.to(dtype), 1, index, 7);
     const Tensor there =
@@ -248,7 +248,7 @@ TEST_F(CudaOps, ScatterAddCollisionsAreSummedInTheOrderOfTheCpu) {
 TEST_F(CudaOps, ScatterAddIntoOneLongRow) {
   Generator generator(4);
   const Tensor x = randn({100'003}, {}, generator);
-  const Tensor index = randint(0, 5003, {100'003}, {}, generator);
+  const Tensor index = randint(0, 5003, {100'003}, {.dtype = DType::Int64}, generator);
   EXPECT_EQ(
       ops::scatter_add(x.to(Device::cuda()), 0, index.to(Device::cuda()), 5003).to_vector<float>(),
       ops::scatter_add(x, 0, index, 5003).to_vector<float>());

@@ -25,7 +25,7 @@ struct Abs {
 struct Sign {
   template <class C>
   __device__ C operator()(C x) const {
-    return x > C(0) ? C(1) : x < C(0) ? C(-1) : x;
+    return x > C(0) ? C(1) : x < C(0) ? C(-1) : C(0);
   }
 };
 
