@@ -10,6 +10,7 @@
 #include "tenon/core/memory.h"
 #include "tenon/core/op.h"
 #include "tenon/core/parallel.h"
+#include "tenon/core/precision.h"
 #include "tenon/core/random.h"
 #include "tenon/core/shape.h"
 #include "tenon/core/stream.h"

@@ -142,6 +142,9 @@ void run(const Options& options) {
         return ops::hardtanh(ops::mish(y) + block.add, block.min, block.max) * block.scale;
       },
       {.fuse = !options.no_fuse});
+  // On a GPU, float32 is computed as such only when it was asked for.
+  const Float32PrecisionGuard precision(options.precision == "float32" ? Float32Precision::Float32
+                                                                       : Float32Precision::Tf32);
   const nn::TensorMap results = compute(function, operands);
   nn::save_safetensors(options.out, results);
   if (options.explain) {

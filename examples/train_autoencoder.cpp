@@ -126,13 +126,13 @@ std::string fixed(double value, int digits) {
 }
 
 /// Mean squared error a pixel over all of `images`.
-double test_error(Autoencoder& model, const Tensor& images) {
+double test_error(Autoencoder& model, const Tensor& images, Device device) {
   const NoGradGuard no_grad;
   constexpr std::int64_t kBatch = 250;
   double total = 0;
   for (std::int64_t begin = 0; begin < images.size(0); begin += kBatch) {
     const std::int64_t count = std::min(kBatch, images.size(0) - begin);
-    const Tensor x = to_unit(images.narrow(0, begin, count));
+    const Tensor x = to_unit(images.narrow(0, begin, count).to(device));
     total += ops::mse_loss(model(x), x).item() * static_cast<double>(count);
   }
   return total / static_cast<double>(images.size(0));
@@ -140,7 +140,7 @@ double test_error(Autoencoder& model, const Tensor& images) {
 
 /// Trains `model`, of which `reconstruct` is the compiled form, and prints a line an epoch.
 History train(Autoencoder& model, const graph::CompiledFunction& reconstruct, const ImageData& data,
-              const Options& options, std::int64_t epochs) {
+              Device device, const Options& options, std::int64_t epochs) {
   data::DataLoader loader(
       data::TensorDataset({data.train}),
       {.batch_size = options.batch, .shuffle = true, .seed = options.seed, .drop_last = true});
@@ -156,9 +156,9 @@ History train(Autoencoder& model, const graph::CompiledFunction& reconstruct, co
     const auto start = std::chrono::steady_clock::now();
     std::int64_t step = 0;
     double epoch_loss = 0;
-    double point_loss = 0;
+    Tensor point_loss = zeros({}, {.device = device});
     for (const data::Batch& batch : loader) {
-      const Tensor x = to_unit(batch[0]);
+      const Tensor x = to_unit(batch[0].to(device));
       const Tensor loss = ops::mse_loss(reconstruct(x), x);
       optimizer.zero_grad();
       loss.backward();
@@ -166,20 +166,21 @@ History train(Autoencoder& model, const graph::CompiledFunction& reconstruct, co
       schedule.step();
 
       ++step;
-      epoch_loss += loss.item();
-      point_loss += loss.item();
+      point_loss = point_loss + loss.detach();  // read only now and then: reading waits for a GPU
       if (step % kPoint == 0 || step == steps) {
         const std::int64_t averaged = step % kPoint == 0 ? kPoint : step % kPoint;
         history.step.push_back(static_cast<double>((epoch - 1) * steps + step) /
                                static_cast<double>(steps));
-        history.train_loss.push_back(point_loss / static_cast<double>(averaged));
+        const double sum = point_loss.item();
+        epoch_loss += sum;
+        history.train_loss.push_back(sum / static_cast<double>(averaged));
         progress.update(step, "loss " + fixed(history.train_loss.back(), 5));
-        point_loss = 0;
+        point_loss = zeros_like(point_loss);
       }
     }
     const double seconds = seconds_since(start);
     history.epoch.push_back(static_cast<double>(epoch));
-    history.test_error.push_back(test_error(model, data.test));
+    history.test_error.push_back(test_error(model, data.test, device));
     progress.finish(title + "  loss " + fixed(epoch_loss / static_cast<double>(steps), 5) +
                     "  test " + fixed(history.test_error.back(), 5) + "  " +
                     fixed(static_cast<double>(steps * options.batch) / seconds, 0) + " images/s  " +
@@ -195,12 +196,14 @@ History train(Autoencoder& model, const graph::CompiledFunction& reconstruct, co
 std::pair<double, double> time_steps(Autoencoder& model, const Tensor& images) {
   constexpr std::size_t kRounds = 31;
   const Tensor x = to_unit(images);
+  synchronize(x.device());
   const auto unfused = graph::compile(model, {.fuse = false});
   const auto fused = graph::compile(model);
   const auto time = [&](const graph::CompiledFunction& reconstruct) {
     const auto start = std::chrono::steady_clock::now();
     model.zero_grad();
     ops::mse_loss(reconstruct(x), x).backward();
+    synchronize(x.device());
     return 1e3 * seconds_since(start);
   };
   std::vector<double> unfused_times;
@@ -245,6 +248,7 @@ void write_results(Autoencoder& model, const graph::CompiledFunction& reconstruc
                    const ImageData& data, const History& history, double pca_error,
                    const fs::path& out) {
   fs::create_directories(out);
+  const Device device = model.parameters()[0].device();
   const Tensor originals =
       to_unit(data.test.narrow(0, 0, std::min<std::int64_t>(36, data.test.size(0))));
   Tensor reconstructions;
@@ -286,8 +290,8 @@ Options parse_options(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--threads", options.threads, "threads to compute with (default: all processors)")
       ->check(CLI::PositiveNumber);
-  app.add_option("--device", options.device, "cpu, or auto for the best there is")
-      ->check(CLI::IsMember({"auto", "cpu"}))
+  app.add_option("--device", options.device, "cpu, cuda, or auto: a GPU if there is one")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   app.add_option("--train-limit", options.train_limit, "use only so many training images")
       ->check(CLI::PositiveNumber);
@@ -313,10 +317,16 @@ void run(const Options& options) {
   if (options.threads) set_num_threads(*options.threads);
   manual_seed(options.seed);
 
+  const bool on_gpu =
+      options.device == "cuda" || (options.device == "auto" && cuda_device_count() > 0);
+  const Device device = on_gpu ? Device::cuda() : Device::cpu();
   Autoencoder model(data.train.size(2), data.train.size(3));
+  model.to(device);
   std::int64_t parameters = 0;
   for (const Tensor& parameter : model.parameters()) parameters += parameter.numel();
-  std::cout << model << "\n" << parameters << " parameters, " << num_threads() << " threads\n\n";
+  std::cout << model << "\n"
+            << parameters << " parameters, on " << device << ", " << num_threads()
+            << " threads\n\n";
 
   // The bytes are as good as numbers from 0 to 1, but for a factor of the squared error.
   const double pca_error =
@@ -328,14 +338,14 @@ void run(const Options& options) {
   // A few images need more passes for as many steps.
   const std::int64_t epochs =
       options.epochs.value_or(std::max<std::int64_t>(5, 100000 / data.train.size(0)));
-  const History history = train(model, reconstruct, data, options, epochs);
+  const History history = train(model, reconstruct, data, device, options, epochs);
 
   const double error = history.test_error.back();
   std::cout << "\ntest error (mean squared error a pixel)\n  autoencoder, 32 numbers  "
             << fixed(error, 5) << "\n  PCA, 32 components       " << fixed(pca_error, 5)
             << "\n  ratio                    " << fixed(error / pca_error, 3) << "\n\n"
             << reconstruct.report();
-  const auto times = time_steps(model, data.train.narrow(0, 0, options.batch));
+  const auto times = time_steps(model, data.train.narrow(0, 0, options.batch).to(device));
   std::cout << "\nforward and backward of " << options.batch << " images: " << fixed(times.first, 2)
             << " ms unfused, " << fixed(times.second, 2) << " ms fused\n";
   write_results(model, reconstruct, data, history, pca_error, options.out);

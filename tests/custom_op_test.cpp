@@ -31,7 +31,7 @@ class CubeOp : public Op {
                               std::span<const TensorSpec> outputs) const override {
     const Tensor y =
         empty(outputs[0].shape, {.dtype = outputs[0].dtype, .device = outputs[0].device});
-    TENON_DISPATCH(y.device(), cube(inputs[0], y));
+    TENON_DISPATCH_CPU(y.device(), cube(inputs[0], y));
     return {y};
   }
   Saved saved(IndexMask) const override { return {.inputs = index_bit(0)}; }

@@ -27,7 +27,7 @@ template <class C>
 struct HardtanhGrad {
   C low;
   C high;
-  __device__ C operator()(C grad, C x) const { return !(x <= low) && !(x >= high) ? grad : C(0); }
+  __device__ C operator()(C grad, C x) const { return x > low && x < high ? grad : C(0); }
 };
 
 template <class C>
@@ -70,7 +70,7 @@ struct SoftplusGrad {
 template <class C>
 struct EluGrad {
   C alpha;
-  __device__ C operator()(C grad, C x) const { return x <= C(0) ? alpha * grad * ::exp(x) : grad; }
+  __device__ C operator()(C grad, C x) const { return x > C(0) ? grad : alpha * grad * ::exp(x); }
 };
 
 /// f' = Φ(x) + x·φ(x)
