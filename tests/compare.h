@@ -6,12 +6,14 @@
 #include <cmath>
 #include <cstring>
 #include <initializer_list>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "tenon/core/factories.h"
 #include "tenon/core/half.h"
 #include "tenon/core/tensor.h"
+#include "tenon/tests/support/devices.h"
 
 namespace tenon::test {
 
@@ -54,25 +56,43 @@ inline void expect_close(const Tensor& value, const Tensor& reference, double re
   }
 }
 
-/// Expects the same bits in every element.
+/// Expects the same bits in every element, wherever the tensors lie.
 inline void expect_same_bits(const Tensor& a, const Tensor& b) {
-  ASSERT_EQ(a.spec(), b.spec());
-  const Tensor left = a.contiguous();
-  const Tensor right = b.contiguous();
+  ASSERT_EQ(a.shape(), b.shape());
+  ASSERT_EQ(a.dtype(), b.dtype());
+  const Tensor left = a.detach().to(Device::cpu()).contiguous();
+  const Tensor right = b.detach().to(Device::cpu()).contiguous();
   const auto bytes = static_cast<std::size_t>(a.numel()) * item_size(a.dtype());
   EXPECT_TRUE(bytes == 0 || std::memcmp(left.raw_data(), right.raw_data(), bytes) == 0);
 }
 
-/// Standard normal values of `dtype`, drawn from `seed`.
-inline Tensor normal(const Shape& shape, DType dtype, std::uint64_t seed) {
+/// Standard normal values of `dtype`, drawn from `seed`: the same on every device.
+inline Tensor normal(const Shape& shape, DType dtype, std::uint64_t seed,
+                     Device device = Device::cpu()) {
   Generator generator(seed);
-  return randn(shape, {.dtype = DType::Float64}, generator).to(dtype);
+  return randn(shape, {.dtype = DType::Float64}, generator).to(device, dtype);
 }
 
 /// A new leaf with those values that wants a gradient; undefined for an undefined tensor.
-inline Tensor leaf(const Tensor& values, DType dtype) {
+inline Tensor leaf(const Tensor& values, DType dtype, Device device) {
   if (!values.defined()) return {};
-  return values.detach().to(dtype).clone().requires_grad_();
+  return values.detach().to(device, dtype).clone().requires_grad_();
+}
+
+/// The same where `values` lies.
+inline Tensor leaf(const Tensor& values, DType dtype) {
+  return values.defined() ? leaf(values, dtype, values.device()) : Tensor();
+}
+
+/// `function` of tensors on the CPU, computed on `device`: what finite differences, which change
+/// single elements, are taken of.
+template <class Function>
+auto on_device(Device device, Function function) {
+  return [device, function](std::span<const Tensor> inputs) {
+    std::vector<Tensor> moved;
+    for (const Tensor& input : inputs) moved.push_back(input.to(device));
+    return Tensor(function(std::span<const Tensor>(moved))).to(Device::cpu());
+  };
 }
 
 /// The same values laid out so that no dimension is contiguous: a transposed copy with gaps.
@@ -80,7 +100,7 @@ inline Tensor scattered(const Tensor& x) {
   if (x.dim() == 0) return x;
   Shape wide = x.shape();
   wide.back() *= 2;
-  const Tensor gaps = zeros(wide, {.dtype = x.dtype()});
+  const Tensor gaps = zeros(wide, {.dtype = x.dtype(), .device = x.device()});
   const Tensor view = gaps.slice(-1, 0, INT64_MAX, 2);
   view.copy_(x);
   if (x.dim() == 1) return view;

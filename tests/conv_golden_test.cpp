@@ -3,6 +3,7 @@
 
 #include "compare.h"
 #include "golden.h"
+#include "tenon/core/precision.h"
 #include "tenon/ops/conv.h"
 
 namespace tenon {
@@ -25,24 +26,30 @@ TEST_P(ConvolutionGolden, MatchesPyTorchForwardAndBackward) {
   const Pair padding = pair_of(golden, "padding", 0);
   const Pair dilation = pair_of(golden, "dilation", 1);
   const auto groups = golden.attribute<std::int64_t>("groups", 1);
-  for (const DType dtype : {DType::Float64, DType::Float32}) {
-    const double tolerance = dtype == DType::Float64 ? 1e-12 : 2e-5;
-    const Tensor x = test::leaf(golden.get("x"), dtype);
-    const Tensor weight = test::leaf(golden.get("weight"), dtype);
-    const Tensor bias = test::leaf(golden.get("bias"), dtype);
-    const Tensor y =
-        golden.attributes.at("op") == "conv2d"
-            ? ops::conv2d(x, weight, bias, {stride, padding, dilation, groups})
-            : ops::conv_transpose2d(
-                  x, weight, bias,
-                  {stride, padding, pair_of(golden, "output_padding", 0), dilation, groups});
-    expect_close(y, golden.get("y"), tolerance, tolerance);
-    y.backward(golden.get("grad_out").to(dtype));
-    expect_close(x.grad(), golden.get("grad_x"), tolerance, tolerance);
-    expect_close(weight.grad(), golden.get("grad_weight"), tolerance, tolerance);
-    expect_close(bias.grad(), golden.get("grad_bias"), tolerance, tolerance);
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    for (const DType dtype : {DType::Float64, DType::Float32}) {
+      SCOPED_TRACE(testing::Message() << dtype << " on " << device);
+      const double tolerance = dtype == DType::Float64 ? 1e-12 : 2e-5;
+      const Tensor x = test::leaf(golden.get("x"), dtype, device);
+      const Tensor weight = test::leaf(golden.get("weight"), dtype, device);
+      const Tensor bias = test::leaf(golden.get("bias"), dtype, device);
+      const Tensor y =
+          golden.attributes.at("op") == "conv2d"
+              ? ops::conv2d(x, weight, bias, {stride, padding, dilation, groups})
+              : ops::conv_transpose2d(
+                    x, weight, bias,
+                    {stride, padding, pair_of(golden, "output_padding", 0), dilation, groups});
+      expect_close(y, golden.get("y"), tolerance, tolerance);
+      y.backward(golden.get("grad_out").to(device, dtype));
+      expect_close(x.grad(), golden.get("grad_x"), tolerance, tolerance);
+      expect_close(weight.grad(), golden.get("grad_weight"), tolerance, tolerance);
+      expect_close(bias.grad(), golden.get("grad_bias"), tolerance, tolerance);
+    }
   }
 }
+
+TEST(ConvolutionGoldenOnCuda, TakesPart) { TENON_SKIP_WITHOUT_GPU(); }
 
 INSTANTIATE_TEST_SUITE_P(PyTorch, ConvolutionGolden,
                          testing::Values("conv2d_plain", "conv2d_strided", "conv2d_dilated",

@@ -3,6 +3,7 @@
 
 #include "compare.h"
 #include "golden.h"
+#include "tenon/core/precision.h"
 #include "tenon/ops/activation.h"
 #include "tenon/ops/binary.h"
 #include "tenon/ops/fused/conv_transpose2d_epilogue.h"
@@ -49,16 +50,16 @@ Tensor unfused(const Tensor& x, const Tensor& weight, const Tensor& bias,
   return ops::mul(bounded, epilogue.scale);
 }
 
-void expect_golden(const GoldenCase& golden, DType dtype, bool fused) {
-  SCOPED_TRACE(testing::Message() << dtype << (fused ? " fused" : " unfused"));
+void expect_golden(const GoldenCase& golden, DType dtype, Device device, bool fused) {
+  SCOPED_TRACE(testing::Message() << dtype << (fused ? " fused on " : " unfused on ") << device);
   const double tolerance = dtype == DType::Float64 ? 1e-12 : 2e-5;
-  const Tensor x = test::leaf(golden.get("x"), dtype);
-  const Tensor weight = test::leaf(golden.get("weight"), dtype);
-  const Tensor bias = test::leaf(golden.get("bias"), dtype);
+  const Tensor x = test::leaf(golden.get("x"), dtype, device);
+  const Tensor weight = test::leaf(golden.get("weight"), dtype, device);
+  const Tensor bias = test::leaf(golden.get("bias"), dtype, device);
   const auto function = fused ? ops::conv_transpose2d_epilogue : unfused;
   const Tensor y = function(x, weight, bias, options_of(golden), epilogue_of(golden));
   expect_close(y, golden.get("y"), tolerance, tolerance);
-  y.backward(golden.get("grad_out").to(dtype));
+  y.backward(golden.get("grad_out").to(device, dtype));
   expect_close(x.grad(), golden.get("grad_x"), tolerance, tolerance);
   expect_close(weight.grad(), golden.get("grad_weight"), tolerance, tolerance);
   if (bias.defined()) expect_close(bias.grad(), golden.get("grad_bias"), tolerance, tolerance);
@@ -66,11 +67,16 @@ void expect_golden(const GoldenCase& golden, DType dtype, bool fused) {
 
 TEST_P(FusedBlockGolden, MatchesPyTorchForwardAndBackward) {
   const GoldenCase golden = test::read_golden("fused_block.safetensors").at(GetParam());
-  for (const DType dtype : {DType::Float64, DType::Float32}) {
-    expect_golden(golden, dtype, true);
-    expect_golden(golden, dtype, false);
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    for (const DType dtype : {DType::Float64, DType::Float32}) {
+      expect_golden(golden, dtype, device, true);
+      expect_golden(golden, dtype, device, false);
+    }
   }
 }
+
+TEST(FusedBlockGoldenOnCuda, TakesPart) { TENON_SKIP_WITHOUT_GPU(); }
 
 INSTANTIATE_TEST_SUITE_P(PyTorch, FusedBlockGolden,
                          testing::Values("mission", "no_bias", "rectangular_dilated_grouped",

@@ -34,6 +34,7 @@ struct BlockReference {
   ReferenceGradients gradients;
 };
 
+/// mish(y) + add, which the clamp limits.
 inline double before_clamp(const ops::Epilogue& epilogue, double y) {
   return (epilogue.mish ? mish(y) : y) + epilogue.add;
 }
@@ -158,8 +159,99 @@ inline bool is_well_posed(const BlockCase& block, const BlockReference& referenc
   return norm(reference.gradients.bias) >= 0.1 * norm(reference.grad_y.values);
 }
 
-/// Case number `index`, the same on every machine.
-inline BlockCase draw_block(std::uint64_t index) {
+/// The convolution of `block` without the bias, of the result with it.
+inline std::vector<double> without_bias(const BlockCase& block, const Image& y) {
+  std::vector<double> values = y.values;
+  if (!block.bias.defined()) return values;
+  const std::vector<double> bias = block.bias.to_vector<double>();
+  const auto plane = static_cast<std::size_t>(y.shape[2] * y.shape[3]);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] -= bias[i / plane % bias.size()];
+  return values;
+}
+
+/// An arithmetic that is coarser than float32: what it rounds to, and how wrong results may be.
+struct CoarsePrecision {
+  const char* name;
+  DType dtype;
+  int bits;  // of the significand
+  double tolerance;
+
+  /// The largest relative error of one rounding.
+  double unit() const { return std::ldexp(1, -bits); }
+  /// The nearest value that the arithmetic reads as it is.
+  Tensor round(const Tensor& values) const {
+    std::vector<double> list = values.to_vector<double>();
+    for (double& value : list) {
+      int exponent = 0;
+      const double fraction = std::frexp(value, &exponent);
+      value = std::ldexp(std::nearbyint(std::ldexp(fraction, bits)), exponent - bits);
+    }
+    return tensor(list, values.shape()).to(dtype).to(DType::Float64);
+  }
+};
+
+/// Takes the gradient from the elements that `precision` cannot place on one side of a bound: the
+/// gradient jumps there, and one element on the other side is an error beyond any bound on
+/// rounding. An implementation may round the convolution's result to `precision`, so that mish(y) +
+/// add is off by mish' <= 1.1 times that, beside what sums of float32 are off by. With thousands of
+/// elements there are always some that close to a bound, however often one draws; z is continuous
+/// there and is compared everywhere.
+inline void clear_undecided(BlockCase& block, const Image& y, const CoarsePrecision& precision) {
+  const std::vector<double> convolved = without_bias(block, y);
+  double largest = 1;
+  for (const double value : y.values) largest = std::max(largest, std::abs(value));
+  std::vector<double> grad = block.grad_out.to_vector<double>();
+  for (std::size_t i = 0; i < grad.size(); ++i) {
+    const double value = before_clamp(block.epilogue, y.values[i]);
+    const double distance =
+        std::min(std::abs(value - block.epilogue.min), std::abs(value - block.epilogue.max));
+    const double margin = 1.1 * precision.unit() * std::abs(convolved[i]) + 1e-5 * largest;
+    if (distance < margin) grad[i] = 0;
+  }
+  block.grad_out = tensor(grad, block.grad_out.shape());
+}
+
+inline Tensor squared(const Tensor& values) {
+  std::vector<double> list = values.to_vector<double>();
+  for (double& value : list) value *= value;
+  return tensor(list, values.shape());
+}
+
+/// True when no sum cancels: each result is at least half as long as the root of the sum of its
+/// terms' squares, so that a relative error of the terms is at most doubled.
+inline bool is_conditioned(const BlockCase& block, const BlockReference& reference) {
+  const auto sum_of_squares = [](const std::vector<double>& values) {
+    double sum = 0;
+    for (const double value : values) sum += value * value;
+    return sum;
+  };
+  const auto sum_of = [](const std::vector<double>& values) {
+    double sum = 0;
+    for (const double value : values) sum += value;
+    return sum;
+  };
+  const ops::Epilogue& e = block.epilogue;
+  const std::vector<double> convolved = without_bias(block, reference.y);
+  double z_terms = 0;
+  for (std::size_t i = 0; i < convolved.size(); ++i) {
+    const double value = before_clamp(e, reference.y.values[i]);
+    if (value <= e.min || value >= e.max) continue;
+    const double slope = e.scale * (e.mish ? mish_slope(reference.y.values[i]) : 1);
+    z_terms += slope * slope * convolved[i] * convolved[i];
+  }
+  const ReferenceGradients terms = reference_conv_transpose2d_gradients(
+      squared(block.x), squared(block.weight), Image(squared(reference.grad_y.tensor())),
+      block.options);
+  const ReferenceGradients& results = reference.gradients;
+  return 4 * sum_of_squares(reference.z.values) >= z_terms &&
+         4 * sum_of_squares(results.x.values) >= sum_of(terms.x.values) &&
+         4 * sum_of_squares(results.weight.values) >= sum_of(terms.weight.values) &&
+         4 * sum_of_squares(results.bias) >= sum_of(terms.bias);
+}
+
+/// Draws case number `index` until `accept(block)`, which may change the values, agrees.
+template <class Accept>
+BlockCase draw_block_until(std::uint64_t index, Accept&& accept) {
   Dice dice(0x7e40 + index);
   const BlockSizes sizes = draw_sizes(dice);
   BlockCase block;
@@ -180,9 +272,27 @@ inline BlockCase draw_block(std::uint64_t index) {
     block.weight = draw(sizes.weight, 1 / std::sqrt(std::max(terms, 1.0)));
     block.bias = sizes.bias ? draw({sizes.y[1]}, 0.5) : Tensor();
     block.grad_out = draw(sizes.y, 1);
-    if (is_well_posed(block, reference_block(block))) return block;
+    if (accept(block)) return block;
   }
   throw std::runtime_error("no inputs found for this case");
+}
+
+/// Case number `index`, the same on every machine.
+inline BlockCase draw_block(std::uint64_t index) {
+  return draw_block_until(
+      index, [](const BlockCase& block) { return is_well_posed(block, reference_block(block)); });
+}
+
+/// Case number `index` with values that `precision` holds and can be held to.
+inline BlockCase draw_block(std::uint64_t index, const CoarsePrecision& precision) {
+  return draw_block_until(index, [&](BlockCase& block) {
+    block.x = precision.round(block.x);
+    block.weight = precision.round(block.weight);
+    if (block.bias.defined()) block.bias = precision.round(block.bias);
+    block.grad_out = precision.round(block.grad_out);
+    clear_undecided(block, reference_block(block).y, precision);
+    return is_conditioned(block, reference_block(block));
+  });
 }
 
 inline void PrintTo(const BlockCase& block, std::ostream* out) {
