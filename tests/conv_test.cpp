@@ -39,94 +39,114 @@ class Conv2d : public testing::TestWithParam<int> {
 };
 
 TEST_P(Conv2d, MatchesDefinition) {
-  const Case c = sizes();
-  const Tensor x = normal(c.x, kFloat64, 1);
-  const Tensor weight = normal(c.weight, kFloat64, 2);
-  const Tensor bias = normal({c.weight[0]}, kFloat64, 3);
-  for (const Tensor& add : {bias, Tensor()}) {
-    const Tensor y = ops::conv2d(x, weight, add, c.options);
-    const Tensor expected = test::reference_conv2d(x, weight, add, c.options, y.shape()).tensor();
-    EXPECT_LE(test::relative_error(y, expected), 1e-14);
-    const Tensor single = ops::conv2d(x.to(DType::Float32), weight.to(DType::Float32),
-                                      add.defined() ? add.to(DType::Float32) : add, c.options);
-    EXPECT_LE(test::relative_error(single, expected), 1e-6);
-    const Tensor gaps = ops::conv2d(scattered(x), scattered(weight),
-                                    add.defined() ? scattered(add) : add, c.options);
-    test::expect_same_bits(gaps, y);
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Case c = sizes();
+    const Tensor x = normal(c.x, kFloat64, 1, device);
+    const Tensor weight = normal(c.weight, kFloat64, 2, device);
+    const Tensor bias = normal({c.weight[0]}, kFloat64, 3, device);
+    for (const Tensor& add : {bias, Tensor()}) {
+      const Tensor y = ops::conv2d(x, weight, add, c.options);
+      const Tensor expected = test::reference_conv2d(x, weight, add, c.options, y.shape()).tensor();
+      EXPECT_LE(test::relative_error(y, expected), 1e-14);
+      const Tensor single = ops::conv2d(x.to(DType::Float32), weight.to(DType::Float32),
+                                        add.defined() ? add.to(DType::Float32) : add, c.options);
+      EXPECT_LE(test::relative_error(single, expected), 1e-6);
+      const Tensor gaps = ops::conv2d(scattered(x), scattered(weight),
+                                      add.defined() ? scattered(add) : add, c.options);
+      test::expect_same_bits(gaps, y);
+    }
   }
 }
 
 TEST_P(Conv2d, PassesGradcheckAndGradgradcheck) {
-  const Case c = sizes();
-  const Tensor x = scattered(normal(c.x, kFloat64, 4)).requires_grad_();
-  const Tensor weight = scattered(normal(c.weight, kFloat64, 5)).requires_grad_();
-  const Tensor bias = normal({c.weight[0]}, kFloat64, 6).requires_grad_();
-  const auto function = [&](std::span<const Tensor> in) {
-    return ops::conv2d(in[0], in[1], in[2], c.options);
-  };
-  EXPECT_TRUE(gradcheck(function, {x, weight, bias}));
-  EXPECT_TRUE(gradgradcheck(function, {x, weight, bias}));
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Case c = sizes();
+    const Tensor x = scattered(normal(c.x, kFloat64, 4)).requires_grad_();
+    const Tensor weight = scattered(normal(c.weight, kFloat64, 5)).requires_grad_();
+    const Tensor bias = normal({c.weight[0]}, kFloat64, 6).requires_grad_();
+    const auto function = [&](std::span<const Tensor> in) {
+      return ops::conv2d(in[0], in[1], in[2], c.options);
+    };
+    EXPECT_TRUE(gradcheck(test::on_device(device, function), {x, weight, bias}));
+    EXPECT_TRUE(gradgradcheck(test::on_device(device, function), {x, weight, bias}));
+  }
 }
 
 TEST_P(Conv2d, WeightGradPassesGradcheck) {
-  const Case c = sizes();
-  const Tensor x = normal(c.x, kFloat64, 7);
-  const Tensor grad =
-      normal(ops::conv2d(x, normal(c.weight, kFloat64, 8), {}, c.options).shape(), kFloat64, 9);
-  x.requires_grad_();
-  grad.requires_grad_();
-  const auto function = [&](std::span<const Tensor> in) {
-    return ops::conv2d_weight_grad(in[0], in[1], {c.weight[2], c.weight[3]}, c.options);
-  };
-  EXPECT_TRUE(gradcheck(function, {x, grad}));
-  EXPECT_TRUE(gradgradcheck(function, {x, grad}));
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Case c = sizes();
+    const Tensor x = normal(c.x, kFloat64, 7);
+    const Tensor grad =
+        normal(ops::conv2d(x, normal(c.weight, kFloat64, 8), {}, c.options).shape(), kFloat64, 9);
+    x.requires_grad_();
+    grad.requires_grad_();
+    const auto function = [&](std::span<const Tensor> in) {
+      return ops::conv2d_weight_grad(in[0], in[1], {c.weight[2], c.weight[3]}, c.options);
+    };
+    EXPECT_TRUE(gradcheck(test::on_device(device, function), {x, grad}));
+    EXPECT_TRUE(gradgradcheck(test::on_device(device, function), {x, grad}));
+  }
 }
 
 TEST_P(Conv2d, HalfPrecisionIsRightWithinItsRounding) {
-  const Case c = sizes();
-  for (const DType dtype : {DType::Float16, DType::BFloat16}) {
-    const double tolerance = dtype == DType::Float16 ? 6e-4 : 5e-3;
-    const Tensor x = test::leaf(normal(c.x, dtype, 10), dtype);
-    const Tensor weight = test::leaf(normal(c.weight, dtype, 11), dtype);
-    const Tensor x64 = test::leaf(x, kFloat64);
-    const Tensor weight64 = test::leaf(weight, kFloat64);
-    const Tensor y = ops::conv2d(x, weight, {}, c.options);
-    const Tensor y64 = ops::conv2d(x64, weight64, {}, c.options);
-    EXPECT_EQ(y.dtype(), dtype);
-    EXPECT_LE(test::relative_error(y, y64), tolerance);
-    y.backward(ones(y.shape(), {.dtype = dtype}));
-    y64.backward(ones(y.shape(), {.dtype = kFloat64}));
-    EXPECT_LE(test::relative_error(x.grad(), x64.grad()), tolerance);
-    EXPECT_LE(test::relative_error(weight.grad(), weight64.grad()), tolerance);
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Case c = sizes();
+    for (const DType dtype : {DType::Float16, DType::BFloat16}) {
+      const double tolerance = dtype == DType::Float16 ? 6e-4 : 5e-3;
+      const Tensor x = test::leaf(normal(c.x, dtype, 10, device), dtype);
+      const Tensor weight = test::leaf(normal(c.weight, dtype, 11, device), dtype);
+      const Tensor x64 = test::leaf(x, kFloat64);
+      const Tensor weight64 = test::leaf(weight, kFloat64);
+      const Tensor y = ops::conv2d(x, weight, {}, c.options);
+      const Tensor y64 = ops::conv2d(x64, weight64, {}, c.options);
+      EXPECT_EQ(y.dtype(), dtype);
+      EXPECT_LE(test::relative_error(y, y64), tolerance);
+      y.backward(ones(y.shape(), {.dtype = dtype, .device = device}));
+      y64.backward(ones(y.shape(), {.dtype = kFloat64, .device = device}));
+      EXPECT_LE(test::relative_error(x.grad(), x64.grad()), tolerance);
+      EXPECT_LE(test::relative_error(weight.grad(), weight64.grad()), tolerance);
+    }
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Conv2d, testing::Range(0, 8));
 
-TEST(Conv2dValues, OneImageWithoutBatch) {
-  const Tensor x = normal({3, 6, 5}, kFloat64, 12);
-  const Tensor weight = normal({2, 3, 3, 3}, kFloat64, 13);
+class Conv2dValuesOnDevice : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(Conv2dValuesOnDevice);
+
+TEST_P(Conv2dValuesOnDevice, OneImageWithoutBatch) {
+  const Tensor x = normal({3, 6, 5}, kFloat64, 12, device());
+  const Tensor weight = normal({2, 3, 3, 3}, kFloat64, 13, device());
   const Tensor y = ops::conv2d(x, weight);
   EXPECT_EQ(y.shape(), Shape({2, 4, 3}));
   expect_close(y, ops::conv2d(x.unsqueeze(0), weight).squeeze(0), 0);
 }
 
-TEST(Conv2dValues, EmptyBatch) {
-  const Tensor x = zeros({0, 3, 6, 5}, {.requires_grad = true});
-  const Tensor weight = ones({2, 3, 3, 3}, {.requires_grad = true});
-  const Tensor bias = ones({2}, {.requires_grad = true});
+TEST_P(Conv2dValuesOnDevice, EmptyBatch) {
+  const Tensor x = zeros({0, 3, 6, 5}, {.device = device(), .requires_grad = true});
+  const Tensor weight = ones({2, 3, 3, 3}, {.device = device(), .requires_grad = true});
+  const Tensor bias = ones({2}, {.device = device(), .requires_grad = true});
   const Tensor y = ops::conv2d(x, weight, bias);
   EXPECT_EQ(y.shape(), Shape({0, 2, 4, 3}));
-  y.backward(zeros(y.shape()));
+  y.backward(zeros(y.shape(), {.device = device()}));
   EXPECT_EQ(x.grad().shape(), x.shape());
-  expect_close(weight.grad(), zeros(weight.shape()), 0);
-  expect_close(bias.grad(), zeros({2}), 0);
+  expect_close(weight.grad(), zeros(weight.shape(), {.device = device()}), 0);
+  expect_close(bias.grad(), zeros({2}, {.device = device()}), 0);
 }
 
-TEST(Conv2dValues, ManyBlocksOfPositions) {
+TEST_P(Conv2dValuesOnDevice, ManyBlocksOfPositions) {
   // 64 channels of 3x3 leave 227 positions a block, of 2,500.
-  const Tensor x = normal({1, 64, 50, 50}, kFloat64, 14);
-  const Tensor weight = normal({2, 64, 3, 3}, kFloat64, 15);
+  const Tensor x = normal({1, 64, 50, 50}, kFloat64, 14, device());
+  const Tensor weight = normal({2, 64, 3, 3}, kFloat64, 15, device());
   const ops::Conv2dOptions options{.padding = 1};
   const Tensor y = ops::conv2d(x, weight, {}, options);
   EXPECT_LE(

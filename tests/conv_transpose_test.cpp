@@ -44,87 +44,110 @@ class ConvTranspose2d : public testing::TestWithParam<int> {
 };
 
 TEST_P(ConvTranspose2d, MatchesDefinition) {
-  const Case c = sizes();
-  const Tensor x = test::leaf(normal(c.x, kFloat64, 1), kFloat64);
-  const Tensor weight = test::leaf(normal(c.weight, kFloat64, 2), kFloat64);
-  const Tensor bias = test::leaf(normal({c.weight[1] * c.options.groups}, kFloat64, 3), kFloat64);
-  const Tensor y = ops::conv_transpose2d(x, weight, bias, c.options);
-  const Tensor expected = test::reference_conv_transpose2d(x, weight, bias, c.options).tensor();
-  EXPECT_LE(test::relative_error(y, expected), 1e-14);
-  const Tensor grad = normal(y.shape(), kFloat64, 4);
-  y.backward(grad);
-  const test::ReferenceGradients gradients =
-      test::reference_conv_transpose2d_gradients(x, weight, test::Image(grad), c.options);
-  EXPECT_LE(test::relative_error(x.grad(), gradients.x.tensor()), 1e-14);
-  EXPECT_LE(test::relative_error(weight.grad(), gradients.weight.tensor()), 1e-14);
-  EXPECT_LE(test::relative_error(bias.grad().to_vector<double>(), gradients.bias), 1e-13);
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Case c = sizes();
+    const Tensor x = test::leaf(normal(c.x, kFloat64, 1), kFloat64, device);
+    const Tensor weight = test::leaf(normal(c.weight, kFloat64, 2), kFloat64, device);
+    const Tensor bias =
+        test::leaf(normal({c.weight[1] * c.options.groups}, kFloat64, 3), kFloat64, device);
+    const Tensor y = ops::conv_transpose2d(x, weight, bias, c.options);
+    const Tensor expected = test::reference_conv_transpose2d(x, weight, bias, c.options).tensor();
+    EXPECT_LE(test::relative_error(y, expected), 1e-14);
+    const Tensor grad = normal(y.shape(), kFloat64, 4, device);
+    y.backward(grad);
+    const test::ReferenceGradients gradients =
+        test::reference_conv_transpose2d_gradients(x, weight, test::Image(grad), c.options);
+    EXPECT_LE(test::relative_error(x.grad(), gradients.x.tensor()), 1e-14);
+    EXPECT_LE(test::relative_error(weight.grad(), gradients.weight.tensor()), 1e-14);
+    EXPECT_LE(test::relative_error(bias.grad().to_vector<double>(), gradients.bias), 1e-13);
+  }
 }
 
 TEST_P(ConvTranspose2d, ReadsStridedOperands) {
-  const Case c = sizes();
-  const Tensor x = normal(c.x, kFloat64, 5);
-  const Tensor weight = normal(c.weight, kFloat64, 6);
-  test::expect_same_bits(ops::conv_transpose2d(scattered(x), scattered(weight), {}, c.options),
-                         ops::conv_transpose2d(x, weight, {}, c.options));
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Case c = sizes();
+    const Tensor x = normal(c.x, kFloat64, 5, device);
+    const Tensor weight = normal(c.weight, kFloat64, 6, device);
+    test::expect_same_bits(ops::conv_transpose2d(scattered(x), scattered(weight), {}, c.options),
+                           ops::conv_transpose2d(x, weight, {}, c.options));
+  }
 }
 
 TEST_P(ConvTranspose2d, PassesGradcheckAndGradgradcheck) {
-  const Case c = sizes();
-  const Tensor x = scattered(normal(c.x, kFloat64, 7)).requires_grad_();
-  const Tensor weight = scattered(normal(c.weight, kFloat64, 8)).requires_grad_();
-  const Tensor bias = normal({c.weight[1] * c.options.groups}, kFloat64, 9).requires_grad_();
-  const auto function = [&](std::span<const Tensor> in) {
-    return ops::conv_transpose2d(in[0], in[1], in[2], c.options);
-  };
-  EXPECT_TRUE(gradcheck(function, {x, weight, bias}));
-  EXPECT_TRUE(gradgradcheck(function, {x, weight, bias}));
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Case c = sizes();
+    const Tensor x = scattered(normal(c.x, kFloat64, 7)).requires_grad_();
+    const Tensor weight = scattered(normal(c.weight, kFloat64, 8)).requires_grad_();
+    const Tensor bias = normal({c.weight[1] * c.options.groups}, kFloat64, 9).requires_grad_();
+    const auto function = [&](std::span<const Tensor> in) {
+      return ops::conv_transpose2d(in[0], in[1], in[2], c.options);
+    };
+    EXPECT_TRUE(gradcheck(test::on_device(device, function), {x, weight, bias}));
+    EXPECT_TRUE(gradgradcheck(test::on_device(device, function), {x, weight, bias}));
+  }
 }
 
 TEST_P(ConvTranspose2d, OtherDTypesAreRightWithinTheirRounding) {
-  const Case c = sizes();
-  for (const DType dtype : {DType::Float32, DType::Float16, DType::BFloat16}) {
-    const double tolerance = dtype == DType::Float32 ? 1e-6 : dtype == DType::Float16 ? 6e-4 : 5e-3;
-    const Tensor x = test::leaf(normal(c.x, dtype, 10), dtype);
-    const Tensor weight = test::leaf(normal(c.weight, dtype, 11), dtype);
-    const Tensor x64 = test::leaf(x, kFloat64);
-    const Tensor weight64 = test::leaf(weight, kFloat64);
-    const Tensor y = ops::conv_transpose2d(x, weight, {}, c.options);
-    const Tensor y64 = ops::conv_transpose2d(x64, weight64, {}, c.options);
-    EXPECT_EQ(y.dtype(), dtype);
-    EXPECT_LE(test::relative_error(y, y64), tolerance);
-    y.backward(ones(y.shape(), {.dtype = dtype}));
-    y64.backward(ones(y.shape(), {.dtype = kFloat64}));
-    EXPECT_LE(test::relative_error(x.grad(), x64.grad()), tolerance);
-    EXPECT_LE(test::relative_error(weight.grad(), weight64.grad()), tolerance);
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Case c = sizes();
+    for (const DType dtype : {DType::Float32, DType::Float16, DType::BFloat16}) {
+      const double tolerance = dtype == DType::Float32   ? 1e-6
+                               : dtype == DType::Float16 ? 6e-4
+                                                         : 5e-3;
+      const Tensor x = test::leaf(normal(c.x, dtype, 10, device), dtype);
+      const Tensor weight = test::leaf(normal(c.weight, dtype, 11, device), dtype);
+      const Tensor x64 = test::leaf(x, kFloat64);
+      const Tensor weight64 = test::leaf(weight, kFloat64);
+      const Tensor y = ops::conv_transpose2d(x, weight, {}, c.options);
+      const Tensor y64 = ops::conv_transpose2d(x64, weight64, {}, c.options);
+      EXPECT_EQ(y.dtype(), dtype);
+      EXPECT_LE(test::relative_error(y, y64), tolerance);
+      y.backward(ones(y.shape(), {.dtype = dtype, .device = device}));
+      y64.backward(ones(y.shape(), {.dtype = kFloat64, .device = device}));
+      EXPECT_LE(test::relative_error(x.grad(), x64.grad()), tolerance);
+      EXPECT_LE(test::relative_error(weight.grad(), weight64.grad()), tolerance);
+    }
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, ConvTranspose2d, testing::Range(0, 9));
 
-TEST(ConvTranspose2dValues, OneImageWithoutBatch) {
-  const Tensor x = normal({3, 4, 5}, kFloat64, 12);
-  const Tensor weight = normal({3, 2, 3, 3}, kFloat64, 13);
+class ConvTranspose2dValuesOnDevice : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(ConvTranspose2dValuesOnDevice);
+
+TEST_P(ConvTranspose2dValuesOnDevice, OneImageWithoutBatch) {
+  const Tensor x = normal({3, 4, 5}, kFloat64, 12, device());
+  const Tensor weight = normal({3, 2, 3, 3}, kFloat64, 13, device());
   const Tensor y = ops::conv_transpose2d(x, weight, {}, {.stride = 2});
   EXPECT_EQ(y.shape(), Shape({2, 9, 11}));
   expect_close(y, ops::conv_transpose2d(x.unsqueeze(0), weight, {}, {.stride = 2}).squeeze(0), 0);
 }
 
-TEST(ConvTranspose2dValues, EmptyBatch) {
-  const Tensor x = zeros({0, 3, 4, 5}, {.requires_grad = true});
-  const Tensor weight = ones({3, 2, 3, 3}, {.requires_grad = true});
+TEST_P(ConvTranspose2dValuesOnDevice, EmptyBatch) {
+  const Tensor x = zeros({0, 3, 4, 5}, {.device = device(), .requires_grad = true});
+  const Tensor weight = ones({3, 2, 3, 3}, {.device = device(), .requires_grad = true});
   const Tensor y = ops::conv_transpose2d(x, weight, {}, {.stride = 2});
   EXPECT_EQ(y.shape(), Shape({0, 2, 9, 11}));
-  y.backward(zeros(y.shape()));
+  y.backward(zeros(y.shape(), {.device = device()}));
   EXPECT_EQ(x.grad().shape(), x.shape());
-  expect_close(weight.grad(), zeros(weight.shape()), 0);
+  expect_close(weight.grad(), zeros(weight.shape(), {.device = device()}), 0);
 }
 
-TEST(ConvTranspose2dValues, ManyTilesInBothDirections) {
+TEST_P(ConvTranspose2dValuesOnDevice, ManyTilesInBothDirections) {
   const ops::ConvTranspose2dOptions options{.stride = 2, .padding = 1, .output_padding = 1};
   // 256 channels leave about 114 positions a tile: rows of 130 are cut, rows of 40 are joined.
   for (const Shape& shape : {Shape{1, 256, 3, 130}, Shape{1, 256, 20, 40}}) {
-    const Tensor x = normal(shape, kFloat64, 14);
-    const Tensor weight = normal({256, 1, 3, 3}, kFloat64, 15);
+    const Tensor x = normal(shape, kFloat64, 14, device());
+    const Tensor weight = normal({256, 1, 3, 3}, kFloat64, 15, device());
     EXPECT_LE(
         test::relative_error(ops::conv_transpose2d(x, weight, {}, options),
                              test::reference_conv_transpose2d(x, weight, {}, options).tensor()),

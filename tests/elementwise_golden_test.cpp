@@ -86,26 +86,32 @@ class ElementwiseGolden : public testing::TestWithParam<NamedCase> {};
 TEST_P(ElementwiseGolden, MatchesPyTorchForwardAndBackward) {
   const GoldenCase golden = read_golden(GetParam().file).at(GetParam().name);
   const Function function = function_of(golden);
-  for (const DType dtype : {DType::Float64, DType::Float32}) {
-    // Where the range of the dtype matters, the case names the dtype.
-    if (golden.attribute<std::string>("dtype", std::string(name(dtype))) != name(dtype)) continue;
-    SCOPED_TRACE(name(dtype));
-    const Tensor x = golden.get("x").to(dtype).clone().requires_grad_();
-    Tensor target = golden.get("target");
-    if (target.defined() && is_floating(target.dtype())) target = target.to(dtype);
-    const Tensor y = function(x, target);
-    const double unit = tolerance_of(dtype).relative;
-    const Tolerance tolerance{4 * unit, 4 * unit};
-    Tensor expected = golden.get("y").to(DType::Float64);
-    if (GetParam().name == "gelu_float32") {
-      // PyTorch has NaN for ∞ here and, as we, ∞ in float64.
-      expected = ops::where(ops::eq(x, kInfinity), x, expected);
+  for (const Device device : test_devices()) {
+    for (const DType dtype : {DType::Float64, DType::Float32}) {
+      // Where the range of the dtype matters, the case names the dtype.
+      if (golden.attribute<std::string>("dtype", std::string(name(dtype))) != name(dtype)) continue;
+      SCOPED_TRACE(testing::Message() << dtype << " on " << device);
+      const Tensor x = golden.get("x").to(device, dtype).clone().requires_grad_();
+      Tensor target = golden.get("target");
+      if (target.defined()) {
+        target = target.to(device, is_floating(target.dtype()) ? dtype : target.dtype());
+      }
+      const Tensor y = function(x, target);
+      const double unit = tolerance_of(dtype).relative;
+      const Tolerance tolerance{4 * unit, 4 * unit};
+      Tensor expected = golden.get("y").to(DType::Float64);
+      if (GetParam().name == "gelu_float32") {
+        // PyTorch has NaN for ∞ here and, as we, ∞ in float64.
+        expected = ops::where(ops::eq(golden.get("x"), kInfinity), golden.get("x"), expected);
+      }
+      expect_within(y, expected, tolerance, "y");
+      y.backward(golden.get("grad_out").to(device, dtype));
+      expect_within(x.grad(), golden.get("grad_x").to(DType::Float64), tolerance, "grad_x");
     }
-    expect_within(y, expected, tolerance, "y");
-    y.backward(golden.get("grad_out").to(dtype));
-    expect_within(x.grad(), golden.get("grad_x").to(DType::Float64), tolerance, "grad_x");
   }
 }
+
+TEST(ElementwiseGoldenOnCuda, TakesPart) { TENON_SKIP_WITHOUT_GPU(); }
 
 std::string name_of(const testing::TestParamInfo<NamedCase>& info) { return info.param.name; }
 

@@ -7,6 +7,7 @@
 #include "tenon/core/autograd.h"
 #include "tenon/core/gradcheck.h"
 #include "tenon/core/parallel.h"
+#include "tenon/core/precision.h"
 
 namespace tenon {
 namespace {
@@ -40,16 +41,20 @@ Tensor reference(const Tensor& a, const Tensor& b) {
 class MatmulGolden : public testing::TestWithParam<std::string> {};
 
 TEST_P(MatmulGolden, MatchesPyTorchForwardAndBackward) {
-  const test::GoldenCase golden = test::read_golden("matmul.safetensors").at(GetParam());
-  for (const DType dtype : {DType::Float64, DType::Float32}) {
-    const double tolerance = dtype == DType::Float64 ? 1e-13 : 1e-5;
-    const Tensor a = test::leaf(golden.get("a"), dtype);
-    const Tensor b = test::leaf(golden.get("b"), dtype);
-    const Tensor y = ops::matmul(a, b);
-    expect_close(y, golden.get("y"), tolerance, tolerance);
-    y.backward(golden.get("grad_out").to(dtype));
-    expect_close(a.grad(), golden.get("grad_a"), tolerance, tolerance);
-    expect_close(b.grad(), golden.get("grad_b"), tolerance, tolerance);
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const test::GoldenCase golden = test::read_golden("matmul.safetensors").at(GetParam());
+    for (const DType dtype : {DType::Float64, DType::Float32}) {
+      const double tolerance = dtype == DType::Float64 ? 1e-13 : 1e-5;
+      const Tensor a = test::leaf(golden.get("a"), dtype, device);
+      const Tensor b = test::leaf(golden.get("b"), dtype, device);
+      const Tensor y = ops::matmul(a, b);
+      expect_close(y, golden.get("y"), tolerance, tolerance);
+      y.backward(golden.get("grad_out").to(device, dtype));
+      expect_close(a.grad(), golden.get("grad_a"), tolerance, tolerance);
+      expect_close(b.grad(), golden.get("grad_b"), tolerance, tolerance);
+    }
   }
 }
 
@@ -59,14 +64,18 @@ INSTANTIATE_TEST_SUITE_P(PyTorch, MatmulGolden,
                                          "broadcast", "shared"),
                          [](const auto& test) { return test.param; });
 
-TEST(Linear, MatchesPyTorchForwardAndBackward) {
+class LinearOnDevice : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(LinearOnDevice);
+
+TEST_P(LinearOnDevice, MatchesPyTorchForwardAndBackward) {
   const test::GoldenCase golden = test::read_golden("matmul.safetensors").at("linear");
-  const Tensor x = test::leaf(golden.get("x"), DType::Float64);
-  const Tensor weight = test::leaf(golden.get("weight"), DType::Float64);
-  const Tensor bias = test::leaf(golden.get("bias"), DType::Float64);
+  const Tensor x = test::leaf(golden.get("x"), DType::Float64, device());
+  const Tensor weight = test::leaf(golden.get("weight"), DType::Float64, device());
+  const Tensor bias = test::leaf(golden.get("bias"), DType::Float64, device());
   const Tensor y = ops::linear(x, weight, bias);
   expect_close(y, golden.get("y"), 1e-13, 1e-13);
-  y.backward(golden.get("grad_out"));
+  y.backward(golden.get("grad_out").to(device()));
   expect_close(x.grad(), golden.get("grad_x"), 1e-13, 1e-13);
   expect_close(weight.grad(), golden.get("grad_weight"), 1e-13, 1e-13);
   expect_close(bias.grad(), golden.get("grad_bias"), 1e-13, 1e-13);
@@ -75,27 +84,35 @@ TEST(Linear, MatchesPyTorchForwardAndBackward) {
 class MatmulDType : public testing::TestWithParam<DType> {};
 
 TEST_P(MatmulDType, MatchesFloat64WithinRounding) {
-  const Tensor a = normal({3, 37, 65}, GetParam(), 1);
-  const Tensor b = normal({3, 65, 29}, GetParam(), 2);
-  const double tolerance = GetParam() == DType::Float64   ? 1e-14
-                           : GetParam() == DType::Float32 ? 1e-6
-                           : GetParam() == DType::Float16 ? 5e-4
-                                                          : 4e-3;
-  const Tensor y = ops::matmul(a, b);
-  EXPECT_EQ(y.dtype(), GetParam());
-  EXPECT_LE(test::relative_error(y, reference(a, b)), tolerance);
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Tensor a = normal({3, 37, 65}, GetParam(), 1, device);
+    const Tensor b = normal({3, 65, 29}, GetParam(), 2, device);
+    const double tolerance = GetParam() == DType::Float64   ? 1e-14
+                             : GetParam() == DType::Float32 ? 1e-6
+                             : GetParam() == DType::Float16 ? 5e-4
+                                                            : 4e-3;
+    const Tensor y = ops::matmul(a, b);
+    EXPECT_EQ(y.dtype(), GetParam());
+    EXPECT_LE(test::relative_error(y, reference(a, b)), tolerance);
+  }
 }
 
 TEST_P(MatmulDType, ReadsStridedOperandsAsTheyLie) {
-  const Tensor a = normal({2, 33, 18}, GetParam(), 3);
-  const Tensor b = normal({2, 18, 41}, GetParam(), 4);
-  const Tensor expected = ops::matmul(a, b);
-  const Tensor a_turned = a.transpose(1, 2).contiguous().transpose(1, 2);
-  const Tensor b_turned = b.transpose(1, 2).contiguous().transpose(1, 2);
-  for (const Tensor& left : {a, a_turned, scattered(a)}) {
-    for (const Tensor& right : {b, b_turned, scattered(b)}) {
-      EXPECT_LE(test::relative_error(ops::matmul(left, right), expected),
-                GetParam() == DType::Float64 ? 1e-14 : 1e-6);
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Tensor a = normal({2, 33, 18}, GetParam(), 3, device);
+    const Tensor b = normal({2, 18, 41}, GetParam(), 4, device);
+    const Tensor expected = ops::matmul(a, b);
+    const Tensor a_turned = a.transpose(1, 2).contiguous().transpose(1, 2);
+    const Tensor b_turned = b.transpose(1, 2).contiguous().transpose(1, 2);
+    for (const Tensor& left : {a, a_turned, scattered(a)}) {
+      for (const Tensor& right : {b, b_turned, scattered(b)}) {
+        EXPECT_LE(test::relative_error(ops::matmul(left, right), expected),
+                  GetParam() == DType::Float64 ? 1e-14 : 1e-6);
+      }
     }
   }
 }
@@ -105,17 +122,21 @@ INSTANTIATE_TEST_SUITE_P(DTypes, MatmulDType,
                                          DType::BFloat16),
                          [](const auto& test) { return std::string(name(test.param)); });
 
-TEST(Matmul, CoversSeveralTilesInEveryDirection) {
-  const Tensor a = normal({300, 700}, DType::Float64, 5);
-  const Tensor b = normal({700, 1100}, DType::Float64, 6);
+class MatmulOnDevice : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(MatmulOnDevice);
+
+TEST_P(MatmulOnDevice, CoversSeveralTilesInEveryDirection) {
+  const Tensor a = normal({300, 700}, DType::Float64, 5, device());
+  const Tensor b = normal({700, 1100}, DType::Float64, 6, device());
   EXPECT_LE(test::relative_error(ops::matmul(a, b), reference(a, b)), 1e-14);
   const Tensor gaps = ops::matmul(scattered(a), scattered(b));
   EXPECT_LE(test::relative_error(gaps, reference(a, b)), 1e-14);
 }
 
-TEST(Matmul, SumsHalfPrecisionInFloat32) {
+TEST_P(MatmulOnDevice, SumsHalfPrecisionInFloat32) {
   // 4096 ones: a float16 sum would stop at 2048.
-  const Tensor a = ones({1, 4096}, {.dtype = DType::Float16});
+  const Tensor a = ones({1, 4096}, {.dtype = DType::Float16, .device = device()});
   EXPECT_EQ(ops::matmul(a, a.transpose(0, 1)).item<double>(), 4096);
 }
 
@@ -131,29 +152,35 @@ TEST(Matmul, BroadcastOperandIsNotCopied) {
   expect_close(y, expected, 1e-14, 1e-14);
 }
 
-TEST(Matmul, ExpandedRowsAndColumns) {
-  const Tensor row = normal({1, 6}, DType::Float64, 9).expand({4, 6});
-  const Tensor column = normal({6, 1}, DType::Float64, 10).expand({6, 5});
+TEST_P(MatmulOnDevice, ExpandedRowsAndColumns) {
+  const Tensor row = normal({1, 6}, DType::Float64, 9, device()).expand({4, 6});
+  const Tensor column = normal({6, 1}, DType::Float64, 10, device()).expand({6, 5});
   expect_close(ops::matmul(row, column), reference(row.contiguous(), column.contiguous()), 1e-14,
                1e-14);
 }
 
-TEST(Matmul, EmptySizes) {
-  EXPECT_EQ(ops::matmul(zeros({0, 3}), zeros({3, 4})).shape(), Shape({0, 4}));
-  EXPECT_EQ(ops::matmul(zeros({0, 2, 3}), zeros({3, 4})).shape(), Shape({0, 2, 4}));
-  const Tensor y = ops::matmul(zeros({2, 0}), zeros({0, 3}));
-  expect_close(y, zeros({2, 3}), 0);
-  const Tensor a = zeros({2, 0}, {.requires_grad = true});
-  const Tensor b = zeros({0, 3}, {.requires_grad = true});
-  ops::matmul(a, b).backward(ones({2, 3}));
+TEST_P(MatmulOnDevice, EmptySizes) {
+  EXPECT_EQ(
+      ops::matmul(zeros({0, 3}, {.device = device()}), zeros({3, 4}, {.device = device()})).shape(),
+      Shape({0, 4}));
+  EXPECT_EQ(ops::matmul(zeros({0, 2, 3}, {.device = device()}), zeros({3, 4}, {.device = device()}))
+                .shape(),
+            Shape({0, 2, 4}));
+  const Tensor y =
+      ops::matmul(zeros({2, 0}, {.device = device()}), zeros({0, 3}, {.device = device()}));
+  expect_close(y, zeros({2, 3}, {.device = device()}), 0);
+  const Tensor a = zeros({2, 0}, {.device = device(), .requires_grad = true});
+  const Tensor b = zeros({0, 3}, {.device = device(), .requires_grad = true});
+  ops::matmul(a, b).backward(ones({2, 3}, {.device = device()}));
   EXPECT_EQ(a.grad().shape(), Shape({2, 0}));
   EXPECT_EQ(b.grad().shape(), Shape({0, 3}));
 }
 
-TEST(Matmul, PropagatesNaNAndInfinity) {
-  const Tensor a = tensor(std::vector<double>{NAN, 1, INFINITY, 1}, {2, 2});
-  const Tensor b = tensor(std::vector<double>{1, 2}, {2, 1});
-  expect_close(ops::matmul(a, b), tensor(std::vector<double>{NAN, INFINITY}, {2, 1}), 0);
+TEST_P(MatmulOnDevice, PropagatesNaNAndInfinity) {
+  const Tensor a = tensor(std::vector<double>{NAN, 1, INFINITY, 1}, {2, 2}).to(device());
+  const Tensor b = tensor(std::vector<double>{1, 2}, {2, 1}).to(device());
+  expect_close(ops::matmul(a, b), tensor(std::vector<double>{NAN, INFINITY}, {2, 1}).to(device()),
+               0);
 }
 
 TEST(Matmul, SameBitsForAnyNumberOfThreads) {
@@ -176,11 +203,15 @@ struct Shapes {
 class MatmulGradient : public testing::TestWithParam<Shapes> {};
 
 TEST_P(MatmulGradient, PassesGradcheckAndGradgradcheck) {
-  const Tensor a = scattered(normal(GetParam().a, DType::Float64, 13)).requires_grad_();
-  const Tensor b = scattered(normal(GetParam().b, DType::Float64, 14)).requires_grad_();
-  const auto product = [](std::span<const Tensor> in) { return ops::matmul(in[0], in[1]); };
-  EXPECT_TRUE(gradcheck(product, {a, b}));
-  EXPECT_TRUE(gradgradcheck(product, {a, b}));
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Tensor a = scattered(normal(GetParam().a, DType::Float64, 13)).requires_grad_();
+    const Tensor b = scattered(normal(GetParam().b, DType::Float64, 14)).requires_grad_();
+    const auto product = [](std::span<const Tensor> in) { return ops::matmul(in[0], in[1]); };
+    EXPECT_TRUE(gradcheck(test::on_device(device, product), {a, b}));
+    EXPECT_TRUE(gradgradcheck(test::on_device(device, product), {a, b}));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Ranks, MatmulGradient,
@@ -191,7 +222,7 @@ INSTANTIATE_TEST_SUITE_P(Ranks, MatmulGradient,
                                          Shapes{{3, 5}, {2, 5, 3}},
                                          Shapes{{3, 1, 1, 5}, {2, 5, 3}}));
 
-TEST(Linear, GradcheckWithAndWithoutBiasForEveryRank) {
+TEST_P(LinearOnDevice, GradcheckWithAndWithoutBiasForEveryRank) {
   const auto function = [](std::span<const Tensor> in) {
     return ops::linear(in[0], in[1], in.size() > 2 ? in[2] : Tensor());
   };
@@ -199,16 +230,16 @@ TEST(Linear, GradcheckWithAndWithoutBiasForEveryRank) {
   const Tensor bias = normal({3}, DType::Float64, 16).requires_grad_();
   for (const Shape& shape : {Shape{5}, Shape{7, 5}, Shape{2, 1, 5}}) {
     const Tensor x = scattered(normal(shape, DType::Float64, 17)).requires_grad_();
-    EXPECT_TRUE(gradcheck(function, {x, weight}));
-    EXPECT_TRUE(gradcheck(function, {x, weight, bias}));
-    EXPECT_TRUE(gradgradcheck(function, {x, weight, bias}));
+    EXPECT_TRUE(gradcheck(test::on_device(device(), function), {x, weight}));
+    EXPECT_TRUE(gradcheck(test::on_device(device(), function), {x, weight, bias}));
+    EXPECT_TRUE(gradgradcheck(test::on_device(device(), function), {x, weight, bias}));
   }
 }
 
-TEST(Linear, AddsBiasInFloat32ForHalfPrecision) {
-  const Tensor x = normal({9, 33}, DType::Float16, 18);
-  const Tensor weight = normal({5, 33}, DType::Float16, 19);
-  const Tensor bias = normal({5}, DType::Float16, 20);
+TEST_P(LinearOnDevice, AddsBiasInFloat32ForHalfPrecision) {
+  const Tensor x = normal({9, 33}, DType::Float16, 18, device());
+  const Tensor weight = normal({5, 33}, DType::Float16, 19, device());
+  const Tensor bias = normal({5}, DType::Float16, 20, device());
   const Tensor expected =
       ops::linear(x.to(DType::Float64), weight.to(DType::Float64), bias.to(DType::Float64));
   EXPECT_LE(test::relative_error(ops::linear(x, weight, bias), expected), 5e-4);

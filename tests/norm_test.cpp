@@ -6,6 +6,7 @@
 #include "golden.h"
 #include "tenon/core/gradcheck.h"
 #include "tenon/core/parallel.h"
+#include "tenon/core/precision.h"
 
 namespace tenon {
 namespace {
@@ -20,28 +21,32 @@ constexpr auto kFloat64 = DType::Float64;
 class BatchNormGolden : public testing::TestWithParam<std::string> {};
 
 TEST_P(BatchNormGolden, MatchesPyTorchForwardBackwardAndRunningStatistics) {
-  const auto cases = test::read_golden("batch_norm.safetensors");
-  const test::GoldenCase golden = cases.at(GetParam());
-  const test::GoldenCase running = cases.at(GetParam() + "_running");
-  const ops::BatchNormOptions options{.training = golden.attributes.at("training").get<bool>(),
-                                      .momentum = golden.attributes.at("momentum").get<double>(),
-                                      .eps = golden.attributes.at("eps").get<double>()};
-  for (const DType dtype : {kFloat64, DType::Float32}) {
-    const double tolerance = dtype == kFloat64 ? 1e-12 : 5e-6;
-    const Tensor x = test::leaf(golden.get("x"), dtype);
-    const Tensor weight = test::leaf(golden.get("weight"), dtype);
-    const Tensor bias = test::leaf(golden.get("bias"), dtype);
-    const Tensor mean = running.get("mean_before").to(dtype).clone();
-    const Tensor variance = running.get("var_before").to(dtype).clone();
-    const Tensor y = ops::batch_norm(x, mean, variance, weight, bias, options);
-    expect_close(y, golden.get("y"), tolerance, tolerance);
-    expect_close(mean, running.get("mean_after"), tolerance, tolerance);
-    expect_close(variance, running.get("var_after"), tolerance, tolerance);
-    y.backward(golden.get("grad_out").to(dtype));
-    expect_close(x.grad(), golden.get("grad_x"), tolerance, tolerance);
-    if (!weight.defined()) continue;
-    expect_close(weight.grad(), golden.get("grad_weight"), tolerance, tolerance);
-    expect_close(bias.grad(), golden.get("grad_bias"), tolerance, tolerance);
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const auto cases = test::read_golden("batch_norm.safetensors");
+    const test::GoldenCase golden = cases.at(GetParam());
+    const test::GoldenCase running = cases.at(GetParam() + "_running");
+    const ops::BatchNormOptions options{.training = golden.attributes.at("training").get<bool>(),
+                                        .momentum = golden.attributes.at("momentum").get<double>(),
+                                        .eps = golden.attributes.at("eps").get<double>()};
+    for (const DType dtype : {kFloat64, DType::Float32}) {
+      const double tolerance = dtype == kFloat64 ? 1e-12 : 5e-6;
+      const Tensor x = test::leaf(golden.get("x"), dtype, device);
+      const Tensor weight = test::leaf(golden.get("weight"), dtype, device);
+      const Tensor bias = test::leaf(golden.get("bias"), dtype, device);
+      const Tensor mean = running.get("mean_before").to(device, dtype).clone();
+      const Tensor variance = running.get("var_before").to(device, dtype).clone();
+      const Tensor y = ops::batch_norm(x, mean, variance, weight, bias, options);
+      expect_close(y, golden.get("y"), tolerance, tolerance);
+      expect_close(mean, running.get("mean_after"), tolerance, tolerance);
+      expect_close(variance, running.get("var_after"), tolerance, tolerance);
+      y.backward(golden.get("grad_out").to(device, dtype));
+      expect_close(x.grad(), golden.get("grad_x"), tolerance, tolerance);
+      if (!weight.defined()) continue;
+      expect_close(weight.grad(), golden.get("grad_weight"), tolerance, tolerance);
+      expect_close(bias.grad(), golden.get("grad_bias"), tolerance, tolerance);
+    }
   }
 }
 
@@ -49,7 +54,11 @@ INSTANTIATE_TEST_SUITE_P(PyTorch, BatchNormGolden,
                          testing::Values("train", "train_plain", "train_3d", "eval", "eval_plain"),
                          [](const auto& test) { return test.param; });
 
-TEST(BatchNorm, GradcheckAndGradgradcheckInTraining) {
+class BatchNormOnDevice : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(BatchNormOnDevice);
+
+TEST_P(BatchNormOnDevice, GradcheckAndGradgradcheckInTraining) {
   const Tensor weight = normal({3}, kFloat64, 1).requires_grad_();
   const Tensor bias = normal({3}, kFloat64, 2).requires_grad_();
   const auto function = [](std::span<const Tensor> in) {
@@ -58,27 +67,27 @@ TEST(BatchNorm, GradcheckAndGradgradcheckInTraining) {
   };
   for (const Shape& shape : {Shape{5, 3}, Shape{2, 3, 5}, Shape{2, 3, 1, 3}}) {
     const Tensor x = scattered(normal(shape, kFloat64, 3)).requires_grad_();
-    EXPECT_TRUE(gradcheck(function, {x, weight, bias}));
-    EXPECT_TRUE(gradgradcheck(function, {x, weight, bias}));
-    EXPECT_TRUE(gradgradcheck(function, {x, weight}));
-    EXPECT_TRUE(gradgradcheck(function, {x}));
+    EXPECT_TRUE(gradcheck(test::on_device(device(), function), {x, weight, bias}));
+    EXPECT_TRUE(gradgradcheck(test::on_device(device(), function), {x, weight, bias}));
+    EXPECT_TRUE(gradgradcheck(test::on_device(device(), function), {x, weight}));
+    EXPECT_TRUE(gradgradcheck(test::on_device(device(), function), {x}));
   }
 }
 
-TEST(BatchNorm, GradcheckAndGradgradcheckInEvaluation) {
-  const Tensor mean = normal({3}, kFloat64, 4);
-  const Tensor variance = full({3}, 0.7, {.dtype = kFloat64});
+TEST_P(BatchNormOnDevice, GradcheckAndGradgradcheckInEvaluation) {
+  const Tensor mean = normal({3}, kFloat64, 4, device());
+  const Tensor variance = full({3}, 0.7, {.dtype = kFloat64, .device = device()});
   const Tensor x = scattered(normal({2, 3, 2, 3}, kFloat64, 5)).requires_grad_();
   const Tensor weight = normal({3}, kFloat64, 6).requires_grad_();
   const Tensor bias = normal({3}, kFloat64, 7).requires_grad_();
   const auto function = [&](std::span<const Tensor> in) {
     return ops::batch_norm(in[0], mean, variance, in[1], in[2], {});
   };
-  EXPECT_TRUE(gradcheck(function, {x, weight, bias}));
-  EXPECT_TRUE(gradgradcheck(function, {x, weight, bias}));
+  EXPECT_TRUE(gradcheck(test::on_device(device(), function), {x, weight, bias}));
+  EXPECT_TRUE(gradgradcheck(test::on_device(device(), function), {x, weight, bias}));
 }
 
-TEST(BatchNorm, LargeMeanKeepsItsDigits) {
+TEST_P(BatchNormOnDevice, LargeMeanKeepsItsDigits) {
   // A one-pass variance would lose everything here: 1e4² is 1e8, beyond float32's seven digits.
   const Tensor x64 = normal({8, 2, 20, 20}, kFloat64, 8);
   const Tensor x = zeros(x64.shape());
@@ -86,24 +95,24 @@ TEST(BatchNorm, LargeMeanKeepsItsDigits) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     x.data<float>()[i] = static_cast<float>(1e4 + values[i]);
   }
-  const Tensor y = ops::batch_norm(x, {}, {}, {}, {}, {.training = true});
+  const Tensor y = ops::batch_norm(x.to(device()), {}, {}, {}, {}, {.training = true});
   const Tensor expected = ops::batch_norm(x.to(kFloat64), {}, {}, {}, {}, {.training = true});
   EXPECT_LE(test::relative_error(y, expected), 1e-3);
 }
 
-TEST(BatchNorm, ConstantChannelGivesBias) {
-  const Tensor x = full({4, 2, 3, 3}, 7.25);
-  const Tensor bias = tensor({0.5F, -2.0F});
+TEST_P(BatchNormOnDevice, ConstantChannelGivesBias) {
+  const Tensor x = full({4, 2, 3, 3}, 7.25, {.device = device()});
+  const Tensor bias = tensor({0.5F, -2.0F}).to(device());
   const Tensor y = ops::batch_norm(x, {}, {}, {}, bias, {.training = true});
-  expect_close(y.select(1, 0), full({4, 3, 3}, 0.5), 0);
-  expect_close(y.select(1, 1), full({4, 3, 3}, -2.0), 0);
+  expect_close(y.select(1, 0), full({4, 3, 3}, 0.5, {.device = device()}), 0);
+  expect_close(y.select(1, 1), full({4, 3, 3}, -2.0, {.device = device()}), 0);
 }
 
-TEST(BatchNorm, NaNStaysInItsChannel) {
-  const Tensor x = normal({4, 2, 3}, DType::Float32, 9);
+TEST_P(BatchNormOnDevice, NaNStaysInItsChannel) {
+  const Tensor x = normal({4, 2, 3}, DType::Float32, 9, device());
   x.select(1, 1).fill_(NAN);
-  const Tensor mean = zeros({2});
-  const Tensor variance = ones({2});
+  const Tensor mean = zeros({2}, {.device = device()});
+  const Tensor variance = ones({2}, {.device = device()});
   const Tensor y = ops::batch_norm(x, mean, variance, {}, {}, {.training = true});
   EXPECT_TRUE(std::isfinite(y.select(1, 0).select(0, 0).select(0, 0).item<double>()));
   EXPECT_TRUE(std::isnan(y.select(1, 1).select(0, 0).select(0, 0).item<double>()));
@@ -111,34 +120,35 @@ TEST(BatchNorm, NaNStaysInItsChannel) {
   EXPECT_TRUE(std::isnan(variance.to_vector<double>()[1]));
 }
 
-TEST(BatchNorm, EvaluationLeavesRunningStatisticsAlone) {
-  const Tensor mean = tensor({0.5F, 1.0F});
-  const Tensor variance = tensor({2.0F, 3.0F});
-  ops::batch_norm(normal({4, 2, 3}, DType::Float32, 10), mean, variance, {}, {}, {});
+TEST_P(BatchNormOnDevice, EvaluationLeavesRunningStatisticsAlone) {
+  const Tensor mean = tensor({0.5F, 1.0F}).to(device());
+  const Tensor variance = tensor({2.0F, 3.0F}).to(device());
+  ops::batch_norm(normal({4, 2, 3}, DType::Float32, 10, device()), mean, variance, {}, {}, {});
   EXPECT_EQ(mean.to_vector<float>(), (std::vector<float>{0.5F, 1.0F}));
   EXPECT_EQ(variance.to_vector<float>(), (std::vector<float>{2.0F, 3.0F}));
 }
 
-TEST(BatchNorm, EmptyBatchInEvaluation) {
-  const Tensor x = zeros({0, 2, 3}, {.requires_grad = true});
-  const Tensor weight = ones({2}, {.requires_grad = true});
-  const Tensor y = ops::batch_norm(x, zeros({2}), ones({2}), weight, {}, {});
+TEST_P(BatchNormOnDevice, EmptyBatchInEvaluation) {
+  const Tensor x = zeros({0, 2, 3}, {.device = device(), .requires_grad = true});
+  const Tensor weight = ones({2}, {.device = device(), .requires_grad = true});
+  const Tensor y = ops::batch_norm(x, zeros({2}, {.device = device()}),
+                                   ones({2}, {.device = device()}), weight, {}, {});
   EXPECT_EQ(y.shape(), x.shape());
-  y.backward(zeros(x.shape()));
-  expect_close(weight.grad(), zeros({2}), 0);
+  y.backward(zeros(x.shape(), {.device = device()}));
+  expect_close(weight.grad(), zeros({2}, {.device = device()}), 0);
 }
 
-TEST(BatchNorm, HalfPrecisionComputesInFloat32) {
+TEST_P(BatchNormOnDevice, HalfPrecisionComputesInFloat32) {
   for (const DType dtype : {DType::Float16, DType::BFloat16}) {
     const double tolerance = dtype == DType::Float16 ? 6e-4 : 5e-3;
-    const Tensor x = test::leaf(normal({4, 3, 11, 7}, dtype, 11), dtype);
-    const Tensor weight = test::leaf(normal({3}, dtype, 12), dtype);
+    const Tensor x = test::leaf(normal({4, 3, 11, 7}, dtype, 11, device()), dtype);
+    const Tensor weight = test::leaf(normal({3}, dtype, 12, device()), dtype);
     const Tensor x64 = test::leaf(x, kFloat64);
     const Tensor weight64 = test::leaf(weight, kFloat64);
     const Tensor y = ops::batch_norm(x, {}, {}, weight, {}, {.training = true});
     const Tensor y64 = ops::batch_norm(x64, {}, {}, weight64, {}, {.training = true});
     EXPECT_LE(test::relative_error(y, y64), tolerance);
-    const Tensor grad = normal(x.shape(), dtype, 13);
+    const Tensor grad = normal(x.shape(), dtype, 13, device());
     y.backward(grad);
     y64.backward(grad.to(kFloat64));
     EXPECT_LE(test::relative_error(x.grad(), x64.grad()), tolerance);

@@ -6,6 +6,7 @@
 #include "golden.h"
 #include "tenon/core/gradcheck.h"
 #include "tenon/core/parallel.h"
+#include "tenon/core/precision.h"
 
 namespace tenon {
 namespace {
@@ -24,23 +25,27 @@ Pair pair_of(const nlohmann::json& attributes, const std::string& name, Pair fal
 }
 
 TEST_P(PoolGolden, MatchesPyTorchForwardAndBackward) {
-  const test::GoldenCase golden = test::read_golden("pool.safetensors").at(GetParam());
-  const Pair kernel = pair_of(golden.attributes, "kernel_size", 1);
-  const Pair stride = pair_of(golden.attributes, "stride", kernel);
-  const Pair padding = pair_of(golden.attributes, "padding", 0);
-  const Pair dilation = pair_of(golden.attributes, "dilation", 1);
-  const bool ceil_mode = golden.attribute("ceil_mode", false);
-  const bool count_include_pad = golden.attribute("count_include_pad", true);
-  for (const DType dtype : {DType::Float64, DType::Float32}) {
-    const double tolerance = dtype == DType::Float64 ? 1e-14 : 1e-6;
-    const Tensor x = test::leaf(golden.get("x"), dtype);
-    const Tensor y =
-        golden.attributes.at("op") == "max_pool2d"
-            ? ops::max_pool2d(x, kernel, {stride, padding, dilation, ceil_mode})
-            : ops::avg_pool2d(x, kernel, {stride, padding, ceil_mode, count_include_pad});
-    expect_close(y, golden.get("y"), tolerance, tolerance);
-    y.backward(golden.get("grad_out").to(dtype));
-    expect_close(x.grad(), golden.get("grad_x"), tolerance, tolerance);
+  const Float32PrecisionGuard strict(Float32Precision::Float32);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const test::GoldenCase golden = test::read_golden("pool.safetensors").at(GetParam());
+    const Pair kernel = pair_of(golden.attributes, "kernel_size", 1);
+    const Pair stride = pair_of(golden.attributes, "stride", kernel);
+    const Pair padding = pair_of(golden.attributes, "padding", 0);
+    const Pair dilation = pair_of(golden.attributes, "dilation", 1);
+    const bool ceil_mode = golden.attribute("ceil_mode", false);
+    const bool count_include_pad = golden.attribute("count_include_pad", true);
+    for (const DType dtype : {DType::Float64, DType::Float32}) {
+      const double tolerance = dtype == DType::Float64 ? 1e-14 : 1e-6;
+      const Tensor x = test::leaf(golden.get("x"), dtype, device);
+      const Tensor y =
+          golden.attributes.at("op") == "max_pool2d"
+              ? ops::max_pool2d(x, kernel, {stride, padding, dilation, ceil_mode})
+              : ops::avg_pool2d(x, kernel, {stride, padding, ceil_mode, count_include_pad});
+      expect_close(y, golden.get("y"), tolerance, tolerance);
+      y.backward(golden.get("grad_out").to(device, dtype));
+      expect_close(x.grad(), golden.get("grad_x"), tolerance, tolerance);
+    }
   }
 }
 
@@ -52,7 +57,11 @@ INSTANTIATE_TEST_SUITE_P(PyTorch, PoolGolden,
                                          "avg_pool2d_ceil_without_padding_counted"),
                          [](const auto& test) { return test.param; });
 
-TEST(MaxPool2d, GradcheckAndGradgradcheck) {
+class MaxPool2dOnDevice : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(MaxPool2dOnDevice);
+
+TEST_P(MaxPool2dOnDevice, GradcheckAndGradgradcheck) {
   const Tensor x = scattered(normal({2, 3, 7, 5}, DType::Float64, 1)).requires_grad_();
   for (const ops::MaxPool2dOptions& options :
        {ops::MaxPool2dOptions{}, ops::MaxPool2dOptions{.stride = {1, 2}, .padding = 1},
@@ -60,12 +69,16 @@ TEST(MaxPool2d, GradcheckAndGradgradcheck) {
     const auto function = [&](std::span<const Tensor> in) {
       return ops::max_pool2d(in[0], 2, options);
     };
-    EXPECT_TRUE(gradcheck(function, {x}));
-    EXPECT_TRUE(gradgradcheck(function, {x}));
+    EXPECT_TRUE(gradcheck(test::on_device(device(), function), {x}));
+    EXPECT_TRUE(gradgradcheck(test::on_device(device(), function), {x}));
   }
 }
 
-TEST(AvgPool2d, GradcheckAndGradgradcheck) {
+class AvgPool2dOnDevice : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(AvgPool2dOnDevice);
+
+TEST_P(AvgPool2dOnDevice, GradcheckAndGradgradcheck) {
   const Tensor x = scattered(normal({2, 3, 7, 5}, DType::Float64, 2)).requires_grad_();
   for (const ops::AvgPool2dOptions& options :
        {ops::AvgPool2dOptions{}, ops::AvgPool2dOptions{.stride = {1, 2}, .padding = 1},
@@ -73,32 +86,35 @@ TEST(AvgPool2d, GradcheckAndGradgradcheck) {
     const auto function = [&](std::span<const Tensor> in) {
       return ops::avg_pool2d(in[0], {2, 3}, options);
     };
-    EXPECT_TRUE(gradcheck(function, {x}));
-    EXPECT_TRUE(gradgradcheck(function, {x}));
+    EXPECT_TRUE(gradcheck(test::on_device(device(), function), {x}));
+    EXPECT_TRUE(gradgradcheck(test::on_device(device(), function), {x}));
   }
 }
 
-TEST(MaxPool2d, NaNWinsItsWindowAndTakesTheGradient) {
-  const Tensor x =
-      tensor(std::vector<double>{1, NAN, 3, 4, 5, 6, 7, 8}, {1, 1, 2, 4}).requires_grad_();
+TEST_P(MaxPool2dOnDevice, NaNWinsItsWindowAndTakesTheGradient) {
+  const Tensor x = tensor(std::vector<double>{1, NAN, 3, 4, 5, 6, 7, 8}, {1, 1, 2, 4})
+                       .to(device())
+                       .requires_grad_();
   const Tensor y = ops::max_pool2d(x, 2);
-  expect_close(y, tensor(std::vector<double>{NAN, 8}, {1, 1, 1, 2}), 0);
-  y.backward(ones(y.shape(), {.dtype = DType::Float64}));
-  expect_close(x.grad(), tensor(std::vector<double>{0, 1, 0, 0, 0, 0, 0, 1}, {1, 1, 2, 4}), 0);
+  expect_close(y, tensor(std::vector<double>{NAN, 8}, {1, 1, 1, 2}).to(device()), 0);
+  y.backward(ones(y.shape(), {.dtype = DType::Float64, .device = device()}));
+  expect_close(x.grad(),
+               tensor(std::vector<double>{0, 1, 0, 0, 0, 0, 0, 1}, {1, 1, 2, 4}).to(device()), 0);
 }
 
-TEST(MaxPool2d, PaddingNeverWins) {
-  const Tensor x = full({1, 1, 3, 3}, -INFINITY);
-  expect_close(ops::max_pool2d(x, 3, {.stride = 2, .padding = 1}), full({1, 1, 2, 2}, -INFINITY),
-               0);
-  expect_close(ops::max_pool2d(full({1, 1, 3, 3}, -5.0), 3, {.stride = 2, .padding = 1}),
-               full({1, 1, 2, 2}, -5.0), 0);
+TEST_P(MaxPool2dOnDevice, PaddingNeverWins) {
+  const Tensor x = full({1, 1, 3, 3}, -INFINITY, {.device = device()});
+  expect_close(ops::max_pool2d(x, 3, {.stride = 2, .padding = 1}),
+               full({1, 1, 2, 2}, -INFINITY, {.device = device()}), 0);
+  expect_close(ops::max_pool2d(full({1, 1, 3, 3}, -5.0, {.device = device()}), 3,
+                               {.stride = 2, .padding = 1}),
+               full({1, 1, 2, 2}, -5.0, {.device = device()}), 0);
 }
 
-TEST(MaxPool2d, FirstOfEqualElementsTakesTheGradient) {
-  const Tensor x = ones({1, 1, 2, 2}, {.requires_grad = true});
+TEST_P(MaxPool2dOnDevice, FirstOfEqualElementsTakesTheGradient) {
+  const Tensor x = ones({1, 1, 2, 2}, {.device = device(), .requires_grad = true});
   ops::max_pool2d(x, 2).backward();
-  expect_close(x.grad(), tensor(std::vector<double>{1, 0, 0, 0}, {1, 1, 2, 2}), 0);
+  expect_close(x.grad(), tensor(std::vector<double>{1, 0, 0, 0}, {1, 1, 2, 2}).to(device()), 0);
 }
 
 TEST(MaxPool2d, SecondOutputSaysWhere) {
@@ -109,28 +125,32 @@ TEST(MaxPool2d, SecondOutputSaysWhere) {
   EXPECT_EQ(outputs[1].to_vector<std::int64_t>(), (std::vector<std::int64_t>{4, 2}));
 }
 
-TEST(Pool2d, OneImageWithoutBatchAndEmptyBatch) {
-  const Tensor x = normal({3, 6, 4}, DType::Float32, 3);
+class Pool2dOnDevice : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(Pool2dOnDevice);
+
+TEST_P(Pool2dOnDevice, OneImageWithoutBatchAndEmptyBatch) {
+  const Tensor x = normal({3, 6, 4}, DType::Float32, 3, device());
   expect_close(ops::max_pool2d(x, 2), ops::max_pool2d(x.unsqueeze(0), 2).squeeze(0), 0);
   expect_close(ops::avg_pool2d(x, 2), ops::avg_pool2d(x.unsqueeze(0), 2).squeeze(0), 0);
-  const Tensor none = zeros({0, 3, 6, 4}, {.requires_grad = true});
+  const Tensor none = zeros({0, 3, 6, 4}, {.device = device(), .requires_grad = true});
   EXPECT_EQ(ops::max_pool2d(none, 2).shape(), Shape({0, 3, 3, 2}));
   const Tensor y = ops::avg_pool2d(none, 2);
   EXPECT_EQ(y.shape(), Shape({0, 3, 3, 2}));
-  y.backward(zeros(y.shape()));
+  y.backward(zeros(y.shape(), {.device = device()}));
   EXPECT_EQ(none.grad().shape(), none.shape());
 }
 
-TEST(Pool2d, HalfPrecisionSumsInFloat32) {
+TEST_P(Pool2dOnDevice, HalfPrecisionSumsInFloat32) {
   for (const DType dtype : {DType::Float16, DType::BFloat16}) {
-    const Tensor x = test::leaf(normal({2, 3, 9, 9}, dtype, 4), dtype);
+    const Tensor x = test::leaf(normal({2, 3, 9, 9}, dtype, 4, device()), dtype);
     const Tensor x64 = test::leaf(x, DType::Float64);
     const double tolerance = dtype == DType::Float16 ? 5e-4 : 4e-3;
     const Tensor y = ops::avg_pool2d(x, 3, {.stride = 1});
     const Tensor y64 = ops::avg_pool2d(x64, 3, {.stride = 1});
     EXPECT_LE(test::relative_error(y, y64), tolerance);
-    y.backward(ones(y.shape(), {.dtype = dtype}));
-    y64.backward(ones(y.shape(), {.dtype = DType::Float64}));
+    y.backward(ones(y.shape(), {.dtype = dtype, .device = device()}));
+    y64.backward(ones(y.shape(), {.dtype = DType::Float64, .device = device()}));
     EXPECT_LE(test::relative_error(x.grad(), x64.grad()), tolerance);
     expect_close(ops::max_pool2d(x, 3), ops::max_pool2d(x64, 3), 0);
   }
