@@ -9,6 +9,7 @@
 #include "tenon/graph/compile.h"
 #include "tenon/nn/nn.h"
 #include "tenon/ops/ops.h"
+#include "tenon/tests/support/devices.h"
 #include "tenon/tests/support/matchers.h"
 #include "tenon/tests/support/temporary_directory.h"
 
@@ -43,9 +44,11 @@ struct Model : nn::Module {
 struct Training {
   using MakeOptimizer = std::function<std::unique_ptr<optim::Optimizer>(const Model&)>;
 
-  explicit Training(std::uint64_t seed, const MakeOptimizer& make) {
+  explicit Training(std::uint64_t seed, const MakeOptimizer& make, Device on = Device::cpu())
+      : device(on) {
     manual_seed(seed);
     model = std::make_unique<Model>();
+    model->to(device);
     optimizer = make(*model);
     schedule = std::make_unique<optim::OneCycleLR>(
         *optimizer, optim::OneCycleLROptions{.max_lr = 0.05, .total_steps = 40});
@@ -66,7 +69,7 @@ struct Training {
       for (auto& batch : *loader) {
         if (now == to) return;
         optimizer->zero_grad();
-        ops::cross_entropy((*model)(batch[0]), batch[1]).backward();
+        ops::cross_entropy((*model)(batch[0].to(device)), batch[1].to(device)).backward();
         nn::clip_grad_norm_(model->parameters(), 1.0);
         optimizer->step();
         schedule->step();
@@ -75,6 +78,7 @@ struct Training {
     }
   }
 
+  Device device;
   std::unique_ptr<Model> model;
   std::unique_ptr<optim::Optimizer> optimizer;
   std::unique_ptr<optim::Schedule> schedule;
@@ -96,7 +100,9 @@ void expect_equal_bits(const TensorMap& a, const TensorMap& b) {
   for (const auto& item : a) {
     const Tensor& other = b.at(item.first);
     ASSERT_EQ(item.second.spec(), other.spec()) << item.first;
-    EXPECT_EQ(std::memcmp(item.second.contiguous().raw_data(), other.contiguous().raw_data(),
+    const Tensor left = item.second.detach().to(Device::cpu()).contiguous();
+    const Tensor right = other.detach().to(Device::cpu()).contiguous();
+    EXPECT_EQ(std::memcmp(left.raw_data(), right.raw_data(),
                           static_cast<std::size_t>(other.numel()) * item_size(other.dtype())),
               0)
         << item.first;
@@ -112,26 +118,55 @@ void expect_equal_training(Training& a, Training& b) {
 class Resuming : public testing::TestWithParam<int> {};
 
 TEST_P(Resuming, ReachesTheSameWeightsBitForBit) {
-  const Training::MakeOptimizer make = GetParam() == 0 ? make_sgd : make_adamw;
-  const TemporaryDirectory directory;
-  const Progress middle = {2, 3};  // within an epoch
-  const Progress end = {4, 2};
-  Training whole(1, make);
-  whole.run({}, end);
-  const std::uint64_t offset = default_generator().offset();
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Training::MakeOptimizer make = GetParam() == 0 ? make_sgd : make_adamw;
+    const TemporaryDirectory directory;
+    const Progress middle = {2, 3};  // within an epoch
+    const Progress end = {4, 2};
+    Training whole(1, make, device);
+    whole.run({}, end);
+    const std::uint64_t offset = default_generator().offset();
 
-  Training first(1, make);
-  first.run({}, middle);
-  save_checkpoint(directory / "checkpoint", first.state(), middle);
-  Training second(99, make);
-  second.run({}, {0, 2});
-  const Progress progress = load_checkpoint(directory / "checkpoint", second.state());
-  EXPECT_EQ(progress, middle);
-  expect_equal_training(first, second);
-  second.run(progress, end);
-  expect_equal_training(whole, second);
-  EXPECT_EQ(default_generator().seed(), 1u);
-  EXPECT_EQ(default_generator().offset(), offset);
+    Training first(1, make, device);
+    first.run({}, middle);
+    save_checkpoint(directory / "checkpoint", first.state(), middle);
+    Training second(99, make, device);
+    second.run({}, {0, 2});
+    const Progress progress = load_checkpoint(directory / "checkpoint", second.state());
+    EXPECT_EQ(progress, middle);
+    expect_equal_training(first, second);
+    second.run(progress, end);
+    expect_equal_training(whole, second);
+    EXPECT_EQ(default_generator().seed(), 1u);
+    EXPECT_EQ(default_generator().offset(), offset);
+  }
+}
+
+TEST(ResumingOnCuda, TakesPart) { TENON_SKIP_WITHOUT_GPU(); }
+
+TEST(Checkpoint, MovesBetweenDevices) {
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const TemporaryDirectory directory;
+    Training saved(1, make_adamw, device);
+    saved.run({}, {0, 3});
+    save_checkpoint(directory / "checkpoint", saved.state(), {0, 3});
+    Training here(99, make_adamw);
+    here.run({}, {0, 1});
+    load_checkpoint(directory / "checkpoint", here.state());
+    for (const auto& [name, tensor] : here.model->state_dict()) {
+      EXPECT_TRUE(tensor.device().is_cpu()) << name;
+    }
+    saved.model->to(Device::cpu());
+    expect_equal_bits(saved.model->state_dict(), here.model->state_dict());
+    Training there(98, make_adamw, device);
+    there.run({}, {0, 1});
+    load_checkpoint(directory / "checkpoint", there.state());
+    for (const auto& [name, tensor] : there.model->state_dict()) {
+      EXPECT_EQ(tensor.device(), device) << name;
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Optimizers, Resuming, testing::Values(0, 1), [](const auto& info) {

@@ -28,10 +28,15 @@ struct Decoder : nn::Module {
   }
 };
 
-TEST(CompileModule, FusesTheBlocksOfADecoder) {
+class CompiledModule : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(CompiledModule);
+
+TEST_P(CompiledModule, FusesTheBlocksOfADecoder) {
   Decoder decoder;
+  decoder.to(device());
   const CompiledFunction fast = compile(decoder);
-  const Tensor z = random({2, 5}, 1);
+  const Tensor z = random({2, 5}, 1).to(device());
   EXPECT_LT(distance(fast(z), decoder.forward(z)), 1e-12);
   const std::string text = to_text(fast.graph_after());
   EXPECT_NE(text.find("conv_transpose2d_epilogue("), std::string::npos) << text;
@@ -40,15 +45,16 @@ TEST(CompileModule, FusesTheBlocksOfADecoder) {
   EXPECT_NE(fast.report().find("not fused  up2: "), std::string::npos) << fast.report();
 }
 
-TEST(CompileModule, TrainsToTheSameWeights) {
+TEST_P(CompiledModule, TrainsToTheSameWeights) {
   std::vector<std::vector<Tensor>> trained;
   for (const bool compiled : {false, true}) {
     manual_seed(5);
     Decoder decoder;
+    decoder.to(device());
     const CompiledFunction fast = compile(decoder);
     optim::AdamW optimizer(decoder.parameters(), {.lr = 1e-2});
-    const Tensor z = random({4, 5}, 1);
-    const Tensor target = random({4, 1, 12, 12}, 2);
+    const Tensor z = random({4, 5}, 1).to(device());
+    const Tensor target = random({4, 1, 12, 12}, 2).to(device());
     for (int step = 0; step < 5; ++step) {
       const Tensor loss = ops::mse_loss(compiled ? fast(z) : decoder.forward(z), target);
       optimizer.zero_grad();
@@ -74,12 +80,14 @@ TEST(CompileModule, TracesAgainAfterAConversion) {
   EXPECT_LT(distance(fast(z), decoder.forward(z)), 1e-6);
 }
 
-TEST(CompileModule, UpdatesRunningStatisticsAtEveryCall) {
+TEST_P(CompiledModule, UpdatesRunningStatisticsAtEveryCall) {
   nn::BatchNorm2d eager(3);
+  eager.to(device());
   nn::BatchNorm2d compiled(3);
+  compiled.to(device());
   const CompiledFunction fast = compile(compiled);
   for (std::uint64_t step = 0; step < 3; ++step) {
-    const Tensor x = random({4, 3, 5, 5}, step, DType::Float32);
+    const Tensor x = random({4, 3, 5, 5}, step, DType::Float32).to(device());
     EXPECT_LT(distance(fast(x), eager.forward(x)), 1e-6);
   }
   EXPECT_LT(distance(compiled.running_mean, eager.running_mean), 1e-6);
@@ -87,16 +95,16 @@ TEST(CompileModule, UpdatesRunningStatisticsAtEveryCall) {
   EXPECT_EQ(compiled.num_batches_tracked.item<std::int64_t>(), 3);
   eager.eval();
   compiled.eval();
-  const Tensor x = random({4, 3, 5, 5}, 9, DType::Float32);
+  const Tensor x = random({4, 3, 5, 5}, 9, DType::Float32).to(device());
   EXPECT_LT(distance(fast(x), eager.forward(x)), 1e-6);
   EXPECT_EQ(compiled.num_batches_tracked.item<std::int64_t>(), 3);
   EXPECT_EQ(fast.compilations(), 2u);
 }
 
-TEST(CompileModule, DrawsANewMaskAtEveryCallAndTheEagerOneForASeed) {
+TEST_P(CompiledModule, DrawsANewMaskAtEveryCallAndTheEagerOneForASeed) {
   nn::Dropout dropout(0.5);
   const CompiledFunction fast = compile(dropout);
-  const Tensor x = ones({64});
+  const Tensor x = ones({64}, {.device = device()});
   manual_seed(3);
   const Tensor first = fast(x);
   const Tensor second = fast(x);

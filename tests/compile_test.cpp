@@ -33,14 +33,18 @@ TEST(Compile, DoesNothingBeforeTheFirstCall) {
   EXPECT_THROW(fast.svg_after(), Error);
 }
 
-TEST(Compile, TracesOnceASignature) {
+class CompileOnDevice : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(CompileOnDevice);
+
+TEST_P(CompileOnDevice, TracesOnceASignature) {
   int calls = 0;
   const CompiledFunction fast = compile([&](const Tensor& x) {
     ++calls;
     return ops::tanh(x);
   });
-  const Tensor a = random({2, 3}, 1);
-  const Tensor b = random({2, 3}, 2);
+  const Tensor a = random({2, 3}, 1).to(device());
+  const Tensor b = random({2, 3}, 2).to(device());
   EXPECT_EQ(distance(fast(a), ops::tanh(a)), 0);
   EXPECT_EQ(distance(fast(b), ops::tanh(b)), 0);
   EXPECT_EQ(calls, 1);
@@ -61,9 +65,9 @@ TEST(Compile, TracesAgainForANewShapeOrDtypeAndKeepsTheOld) {
   EXPECT_THROW(fast.graph_after(std::span<const Tensor>(&unseen, 1)), Error);
 }
 
-TEST(Compile, DoesNotCareForStridesOrGradients) {
+TEST_P(CompileOnDevice, DoesNotCareForStridesOrGradients) {
   const CompiledFunction fast = compile([](const Tensor& x) { return ops::tanh(x); });
-  const Tensor x = random({3, 3}, 1);
+  const Tensor x = random({3, 3}, 1).to(device());
   fast(x);
   EXPECT_EQ(distance(fast(x.transpose(0, 1)), ops::tanh(x.transpose(0, 1))), 0);
   const Tensor leaf = x.clone();
@@ -120,10 +124,10 @@ TEST(Compile, SeesTheModeOfAPartChangeAlone) {
 // ---- parameters
 // ---------------------------------------------------------------------------------------
 
-TEST(Compile, SeesAnOptimizerStep) {
-  const Block block(whole_chain);
+TEST_P(CompileOnDevice, SeesAnOptimizerStep) {
+  const Block block(whole_chain, DType::Float64, true, device());
   const CompiledFunction fast = compile(block);
-  const Tensor x = block_input();
+  const Tensor x = block_input(DType::Float64, device());
   fast(x);
   {
     const NoGradGuard no_gradients;
@@ -242,10 +246,10 @@ TEST(Compile, IsReadyAgainAfterAnError) {
   EXPECT_EQ(fast.compilations(), 1u);
 }
 
-TEST(Compile, LeavesBlocksAloneWhenFusionIsOff) {
-  const Block block(whole_chain);
+TEST_P(CompileOnDevice, LeavesBlocksAloneWhenFusionIsOff) {
+  const Block block(whole_chain, DType::Float64, true, device());
   const CompiledFunction plain = compile(block, {.fuse = false});
-  const Tensor x = block_input();
+  const Tensor x = block_input(DType::Float64, device());
   EXPECT_LT(distance(plain(x), block.forward(x)), 1e-12);
   EXPECT_EQ(op_names(plain.graph_after()), "conv_transpose2d mish add hardtanh mul");
   EXPECT_NE(plain.report().find("because fusion is switched off"), std::string::npos);
@@ -254,12 +258,12 @@ TEST(Compile, LeavesBlocksAloneWhenFusionIsOff) {
 // ---- gradients and memory
 // -------------------------------------------------------------------------------
 
-TEST(Compile, HasSecondDerivatives) {
-  const Block block(whole_chain);
+TEST_P(CompileOnDevice, HasSecondDerivatives) {
+  const Block block(whole_chain, DType::Float64, true, device());
   const CompiledFunction fast = compile(block);
   std::vector<std::vector<Tensor>> seconds;
   for (const bool compiled : {false, true}) {
-    const Tensor x = block_input();
+    const Tensor x = block_input(DType::Float64, device());
     x.requires_grad_();
     const Tensor y = compiled ? fast(x) : block.forward(x);
     const std::vector<Tensor> first =

@@ -131,6 +131,32 @@ TEST_P(Conv2dValuesOnDevice, OneImageWithoutBatch) {
   expect_close(y, ops::conv2d(x.unsqueeze(0), weight).squeeze(0), 0);
 }
 
+/// The same values in a contiguous tensor that begins one element after aligned memory.
+Tensor moved_by_one(const Tensor& x) {
+  const Tensor flat = zeros({x.numel() + 1}, {.dtype = x.dtype(), .device = x.device()});
+  const Tensor view = flat.narrow(0, 1, x.numel());
+  view.copy_(x.reshape({-1}));
+  return view.reshape(x.shape());
+}
+
+TEST_P(Conv2dValuesOnDevice, OperandsMayBeginAnywhere) {
+  const ops::Conv2dOptions options{.padding = 1};
+  for (const DType dtype : {DType::Float32, kFloat64, DType::Float16}) {
+    SCOPED_TRACE(name(dtype));
+    const Tensor x = normal({2, 8, 8, 8}, dtype, 20, device());
+    const Tensor weight = normal({4, 8, 3, 3}, dtype, 21, device());
+    const Tensor grad = normal({2, 4, 8, 8}, dtype, 22, device());
+    const auto results = [&](const Tensor& a, const Tensor& b, const Tensor& g) {
+      return std::vector<Tensor>{ops::conv2d(a, b, {}, options),
+                                 ops::conv2d_weight_grad(a, g, {3, 3}, options)};
+    };
+    const std::vector<Tensor> expected = results(x, weight, grad);
+    const std::vector<Tensor> moved =
+        results(moved_by_one(x), moved_by_one(weight), moved_by_one(grad));
+    for (std::size_t i = 0; i < 2; ++i) test::expect_same_bits(moved[i], expected[i]);
+  }
+}
+
 TEST_P(Conv2dValuesOnDevice, EmptyBatch) {
   const Tensor x = zeros({0, 3, 6, 5}, {.device = device(), .requires_grad = true});
   const Tensor weight = ones({2, 3, 3, 3}, {.device = device(), .requires_grad = true});

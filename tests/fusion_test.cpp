@@ -17,7 +17,7 @@ using Chain = std::function<Tensor(const Tensor&)>;
 /// parameter.
 template <class Module>
 void expect_equal_to_eager(const Module& module, const CompiledFunction& fast) {
-  const Tensor x = block_input();
+  const Tensor x = block_input(DType::Float64, module.weight.device());
   std::vector<std::vector<Tensor>> runs;
   for (const bool compiled : {false, true}) {
     const Tensor leaf = x.clone();
@@ -48,16 +48,21 @@ void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name; 
 class FusedVariant : public ::testing::TestWithParam<Variant> {};
 
 TEST_P(FusedVariant, BecomesOneNodeEqualToEager) {
-  const Variant& variant = GetParam();
-  const Block block(variant.chain, DType::Float64, variant.with_bias);
-  const CompiledFunction fast = compile(block);
-  expect_equal_to_eager(block, fast);
-  EXPECT_EQ(op_names(fast.graph_after()), "conv_transpose2d_epilogue") << fast.graph_after();
-  EXPECT_NE(to_text(fast.graph_after()).find(variant.call), std::string::npos)
-      << fast.graph_after();
-  EXPECT_NE(fast.report().find(variant.steps), std::string::npos) << fast.report();
-  EXPECT_NE(fast.report().find("1 of 1 blocks fused"), std::string::npos) << fast.report();
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(::testing::Message() << device);
+    const Variant& variant = GetParam();
+    const Block block(variant.chain, DType::Float64, variant.with_bias, device);
+    const CompiledFunction fast = compile(block);
+    expect_equal_to_eager(block, fast);
+    EXPECT_EQ(op_names(fast.graph_after()), "conv_transpose2d_epilogue") << fast.graph_after();
+    EXPECT_NE(to_text(fast.graph_after()).find(variant.call), std::string::npos)
+        << fast.graph_after();
+    EXPECT_NE(fast.report().find(variant.steps), std::string::npos) << fast.report();
+    EXPECT_NE(fast.report().find("1 of 1 blocks fused"), std::string::npos) << fast.report();
+  }
 }
+
+TEST(FusedVariantOnCuda, TakesPart) { TENON_SKIP_WITHOUT_GPU(); }
 
 Tensor spelled_out_mish(const Tensor& y) { return y * ops::tanh(ops::softplus(y)); }
 

@@ -15,13 +15,15 @@
 #include "tenon/ops/binary.h"
 #include "tenon/ops/conv.h"
 #include "tenon/ops/unary.h"
+#include "tenon/tests/support/devices.h"
 
 namespace tenon::graph::testing {
 
 /// Normal numbers from a generator of its own, so that each test is alike wherever it runs.
-inline Tensor random(const Shape& shape, std::uint64_t seed, DType dtype = DType::Float64) {
+inline Tensor random(const Shape& shape, std::uint64_t seed, DType dtype = DType::Float64,
+                     Device device = Device::cpu()) {
   Generator generator(seed);
-  return randn(shape, {.dtype = dtype}, generator);
+  return randn(shape, {.dtype = dtype}, generator).to(device);
 }
 
 /// A transposed convolution 3 -> 4 channels, kernel 3, stride 2, with parameters by name.
@@ -31,11 +33,11 @@ struct Up {
   ops::ConvTranspose2dOptions options{.stride = 2, .padding = 1, .output_padding = 1};
   bool is_training = true;
 
-  explicit Up(DType dtype = DType::Float64, bool with_bias = true)
-      : weight(random({3, 4, 3, 3}, 11, dtype)) {
+  explicit Up(DType dtype = DType::Float64, bool with_bias = true, Device device = Device::cpu())
+      : weight(random({3, 4, 3, 3}, 11, dtype, device)) {
     weight.requires_grad_();
     if (with_bias) {
-      bias = random({4}, 12, dtype);
+      bias = random({4}, 12, dtype, device);
       bias.requires_grad_();
     }
   }
@@ -53,12 +55,14 @@ struct Up {
 struct Block : Up {
   std::function<Tensor(const Tensor&)> chain;
   explicit Block(std::function<Tensor(const Tensor&)> steps, DType dtype = DType::Float64,
-                 bool with_bias = true)
-      : Up(dtype, with_bias), chain(std::move(steps)) {}
+                 bool with_bias = true, Device device = Device::cpu())
+      : Up(dtype, with_bias, device), chain(std::move(steps)) {}
   Tensor forward(const Tensor& x) const { return chain(convolve(x)); }
 };
 
-inline Tensor block_input(DType dtype = DType::Float64) { return random({2, 3, 5, 4}, 13, dtype); }
+inline Tensor block_input(DType dtype = DType::Float64, Device device = Device::cpu()) {
+  return random({2, 3, 5, 4}, 13, dtype, device);
+}
 
 /// The names of the ops in a graph, in order: "conv_transpose2d mish add".
 inline std::string op_names(const Graph& graph) {
@@ -87,6 +91,8 @@ inline double distance(const Tensor& a, const Tensor& b) {
 }
 
 /// Σ y·v for a fixed v, so that every element has a gradient of its own.
-inline Tensor weighted_gradient(const Tensor& y) { return random(y.shape(), 99, y.dtype()); }
+inline Tensor weighted_gradient(const Tensor& y) {
+  return random(y.shape(), 99, y.dtype(), y.device());
+}
 
 }  // namespace tenon::graph::testing

@@ -8,6 +8,7 @@
 #include "tenon/graph/compile.h"
 #include "tenon/nn/nn.h"
 #include "tenon/ops/ops.h"
+#include "tenon/tests/support/devices.h"
 #include "tenon/tests/support/matchers.h"
 
 namespace tenon {
@@ -36,12 +37,18 @@ TEST(Layers, HavePyTorchsWeightLayouts) {
   EXPECT_EQ(nn::Conv2d(3, 5, {.kernel = 1, .bias = false}).parameters().size(), 1u);
 }
 
-TEST(Layers, ComputeWhatTheirOpsCompute) {
-  const Tensor x = draw({2, 6, 7, 9});
+class LayersOnDevice : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(LayersOnDevice);
+
+TEST_P(LayersOnDevice, ComputeWhatTheirOpsCompute) {
+  const Tensor x = draw({2, 6, 7, 9}).to(device());
   nn::Linear linear(9, 5);
+  linear.to(device());
   expect_same(linear(x), ops::linear(x, linear.weight, linear.bias));
   nn::Conv2d conv(
       6, 4, {.kernel = {3, 2}, .stride = {2, 1}, .padding = 1, .dilation = {1, 2}, .groups = 2});
+  conv.to(device());
   expect_same(conv(x),
               ops::conv2d(x, conv.weight, conv.bias,
                           {.stride = {2, 1}, .padding = 1, .dilation = {1, 2}, .groups = 2}));
@@ -52,6 +59,7 @@ TEST(Layers, ComputeWhatTheirOpsCompute) {
                           .output_padding = {2, 1},
                           .dilation = {1, 2},
                           .groups = 2});
+  up.to(device());
   expect_same(up(x), ops::conv_transpose2d(x, up.weight, up.bias,
                                            {.stride = {3, 2},
                                             .padding = {1, 0},
@@ -66,8 +74,8 @@ TEST(Layers, ComputeWhatTheirOpsCompute) {
   EXPECT_EQ(nn::Flatten(0, 2)(x).shape(), (Shape{2 * 6 * 7, 9}));
 }
 
-TEST(Layers, ActivationsComputeWhatTheirOpsCompute) {
-  const Tensor x = draw({3, 7}) * 3.0;
+TEST_P(LayersOnDevice, ActivationsComputeWhatTheirOpsCompute) {
+  const Tensor x = draw({3, 7}).to(device()) * 3.0;
   expect_same(nn::ReLU()(x), ops::relu(x));
   expect_same(nn::Tanh()(x), ops::tanh(x));
   expect_same(nn::Sigmoid()(x), ops::sigmoid(x));
@@ -86,9 +94,14 @@ TEST(Layers, ActivationsComputeWhatTheirOpsCompute) {
 
 // ---- BatchNorm2d --------------------------------------------------------------------------------
 
-TEST(BatchNorm2d, NormalisesByTheBatchAndTracksIt) {
+class BatchNorm2dOnDevice : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(BatchNorm2dOnDevice);
+
+TEST_P(BatchNorm2dOnDevice, NormalisesByTheBatchAndTracksIt) {
   nn::BatchNorm2d norm(3);
-  const Tensor x = draw({4, 3, 5, 2}) * 2.0 + 1.0;
+  norm.to(device());
+  const Tensor x = draw({4, 3, 5, 2}).to(device()) * 2.0 + 1.0;
   const Tensor y = norm(x);
   const Tensor channel = y.select(1, 1);
   EXPECT_NEAR(ops::mean(channel).item(), 0.0, 1e-6);
@@ -103,12 +116,13 @@ TEST(BatchNorm2d, NormalisesByTheBatchAndTracksIt) {
   EXPECT_EQ(norm.num_batches_tracked.item<std::int64_t>(), 1);
 }
 
-TEST(BatchNorm2d, EvaluationUsesTheRunningStatisticsAndChangesNothing) {
+TEST_P(BatchNorm2dOnDevice, EvaluationUsesTheRunningStatisticsAndChangesNothing) {
   nn::BatchNorm2d norm(3);
-  norm(draw({4, 3, 5, 2}));
+  norm.to(device());
+  norm(draw({4, 3, 5, 2}).to(device()));
   norm.eval();
   const std::vector<float> mean = norm.running_mean.to_vector<float>();
-  const Tensor x = draw({1, 3, 1, 1});
+  const Tensor x = draw({1, 3, 1, 1}).to(device());
   const Tensor y = norm(x);
   for (std::int64_t c = 0; c < 3; ++c) {
     const double deviation = std::sqrt(norm.running_var.select(0, c).item() + 1e-5);
@@ -141,11 +155,13 @@ TEST(BatchNorm2d, WithoutTrackingEvaluationNormalisesByTheBatch) {
   expect_same(norm(x), y);
 }
 
-TEST(BatchNorm2d, CountsItsBatchesWhenCompiledToo) {
+TEST_P(BatchNorm2dOnDevice, CountsItsBatchesWhenCompiledToo) {
   nn::BatchNorm2d eager(2), compiled(2);
+  eager.to(device());
+  compiled.to(device());
   const auto fast = graph::compile(compiled);
   for (int i = 0; i < 3; ++i) {
-    const Tensor x = draw({2, 2, 3, 3}) * static_cast<double>(i + 1);
+    const Tensor x = draw({2, 2, 3, 3}).to(device()) * static_cast<double>(i + 1);
     expect_same(fast(x), eager(x));
   }
   expect_same(compiled.running_var, eager.running_var);

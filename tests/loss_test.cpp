@@ -128,13 +128,20 @@ TENON_OP_TESTS(CrossEntropy, cross_entropy_cases());
 // ---- values and gradients that PyTorch 2.15 gives
 // -------------------------------------------------
 
-Tensor scores() {
+Tensor scores(Device device) {
   const Tensor x =
-      float64({0.5, -1.25, 2.0, 1.5, 0.25, -0.75, -2.0, 0.0, 1.0, 0.125, 3.0, -0.5}, {4, 3});
+      float64({0.5, -1.25, 2.0, 1.5, 0.25, -0.75, -2.0, 0.0, 1.0, 0.125, 3.0, -0.5}, {4, 3})
+          .to(device);
   return x.requires_grad_();
 }
 
-Tensor target_with_one_ignored() { return tensor<std::int64_t>({2, -100, 1, 1}); }
+Tensor target_with_one_ignored(Device device) {
+  return tensor<std::int64_t>({2, -100, 1, 1}).to(device);
+}
+
+class CrossEntropyOptions : public DeviceTest {};
+
+TENON_DEVICE_TESTS(CrossEntropyOptions);
 
 void expect_loss(const Tensor& loss, const Tensor& x, double value,
                  const std::vector<double>& gradient) {
@@ -143,76 +150,79 @@ void expect_loss(const Tensor& loss, const Tensor& x, double value,
   expect_close(x.grad(), float64(gradient, x.shape()), 100, "gradient");
 }
 
-TEST(CrossEntropyOptions, IgnoredSamplesCountForNothing) {
-  const Tensor x = scores();
-  expect_loss(ops::cross_entropy(x, target_with_one_ignored()), x, 0.5549000667006966,
+TEST_P(CrossEntropyOptions, IgnoredSamplesCountForNothing) {
+  const Tensor x = scores(device());
+  expect_loss(ops::cross_entropy(x, target_with_one_ignored(device())), x, 0.5549000667006966,
               {0.05894006070248143, 0.01024224677547881, -0.06918230747796024, 0, 0, 0,
                0.01170634231977991, -0.24683451321919364, 0.23512817089941368, 0.01730641063986782,
                -0.0265698647214998, 0.0092634540816319});
 }
 
-TEST(CrossEntropyOptions, LabelSmoothing) {
-  const Tensor x = scores();
+TEST_P(CrossEntropyOptions, LabelSmoothing) {
+  const Tensor x = scores(device());
   expect_loss(
-      ops::cross_entropy(x, tensor<std::int64_t>({2, 0, 1, 1}), {.label_smoothing = 0.1}), x,
-      0.6290515357106619,
+      ops::cross_entropy(x, tensor<std::int64_t>({2, 0, 1, 1}).to(device()),
+                         {.label_smoothing = 0.1}),
+      x, 0.6290515357106619,
       {0.03587171219352774, -0.00065164825172423, -0.03522006394180352, -0.05372324804556711,
        0.04312581766607956, 0.01059743037948755, 0.0004464234065016, -0.16845921824772858,
        0.16801279484122694, 0.00464647464656754, -0.00326073187445819, -0.00138574277210941});
 }
 
-TEST(CrossEntropyOptions, WeightsIgnoredSamplesAndSmoothingTogether) {
-  const Tensor weight = tensor<double>({0.5, 1, 2});
-  const Tensor x = scores();
-  expect_loss(
-      ops::cross_entropy(x, target_with_one_ignored(), {.weight = weight, .label_smoothing = 0.1}),
-      x, 0.5707637470572385,
-      {0.08055967059315039, 0.00638989640641746, -0.08694956699956784, 0, 0, 0, 0.00475941935216551,
-       -0.1673779829963018, 0.1626185636441363, 0.00902947144623255, 0.00057381148318977,
-       -0.00960328292942234});
+TEST_P(CrossEntropyOptions, WeightsIgnoredSamplesAndSmoothingTogether) {
+  const Tensor weight = tensor<double>({0.5, 1, 2}).to(device());
+  const Tensor x = scores(device());
+  expect_loss(ops::cross_entropy(x, target_with_one_ignored(device()),
+                                 {.weight = weight, .label_smoothing = 0.1}),
+              x, 0.5707637470572385,
+              {0.08055967059315039, 0.00638989640641746, -0.08694956699956784, 0, 0, 0,
+               0.00475941935216551, -0.1673779829963018, 0.1626185636441363, 0.00902947144623255,
+               0.00057381148318977, -0.00960328292942234});
   const Tensor none =
-      ops::cross_entropy(x, target_with_one_ignored(),
+      ops::cross_entropy(x, target_with_one_ignored(device()),
                          {.weight = weight, .reduction = Reduction::None, .label_smoothing = 0.1});
   expect_close(none,
                tensor<double>({0.5791921342788959, 0, 1.3381624203809896, 0.3657004335690684}), 10);
 }
 
-TEST(CrossEntropyOptions, TargetsMayBeProbabilities) {
-  const Tensor target = float64({.2, .3, .5, 1, 0, 0, .25, .25, .5, 0, .5, .5}, {4, 3});
-  const Tensor x = scores();
+TEST_P(CrossEntropyOptions, TargetsMayBeProbabilities) {
+  const Tensor target =
+      float64({.2, .3, .5, 1, 0, 0, .25, .25, .5, 0, .5, .5}, {4, 3}).to(device());
+  const Tensor x = scores(device());
   expect_loss(
-      ops::cross_entropy(x, target,
-                         {.weight = tensor<double>({0.5, 1, 2}), .label_smoothing = 0.1}),
+      ops::cross_entropy(
+          x, target, {.weight = tensor<double>({0.5, 1, 2}).to(device()), .label_smoothing = 0.1}),
       x, 1.6291645631537222,
       {0.03418894600864541, -0.06525821353765146, 0.03106926752900606, -0.01488761833693247,
        0.02082685223300064, -0.00593923389606817, -0.0204024127481402, 0.02326703084508979,
        -0.00286461809694962, 0.01487038503718794, 0.2166064821396836, -0.23147686717687158});
 }
 
-TEST(CrossEntropyOptions, NothingButIgnoredSamplesGivesNan) {
-  const Tensor target = tensor<std::int64_t>({-100, -100});
-  EXPECT_TRUE(std::isnan(ops::cross_entropy(zeros({2, 3}), target).item()));
+TEST_P(CrossEntropyOptions, NothingButIgnoredSamplesGivesNan) {
+  const Tensor target = tensor<std::int64_t>({-100, -100}).to(device());
+  EXPECT_TRUE(std::isnan(ops::cross_entropy(zeros({2, 3}, {.device = device()}), target).item()));
 }
 
-TEST(CrossEntropyOptions, OneSampleNeedsNoBatchDimension) {
-  const Tensor x = scores();
-  const Tensor one = ops::cross_entropy(x.select(0, 0), full({}, 2, {.dtype = DType::Int64}));
+TEST_P(CrossEntropyOptions, OneSampleNeedsNoBatchDimension) {
+  const Tensor x = scores(device());
+  const Tensor one =
+      ops::cross_entropy(x.select(0, 0), full({}, 2, {.dtype = DType::Int64, .device = device()}));
   EXPECT_EQ(one.shape(), (Shape{}));
-  const Tensor all =
-      ops::cross_entropy(x, tensor<std::int64_t>({2, 0, 1, 1}), {.reduction = Reduction::None});
+  const Tensor all = ops::cross_entropy(x, tensor<std::int64_t>({2, 0, 1, 1}).to(device()),
+                                        {.reduction = Reduction::None});
   EXPECT_EQ(one.item(), all.to_vector<double>()[0]);
 }
 
-TEST(CrossEntropyOptions, IsNllLossOfLogSoftmax) {
-  const Tensor x = scores();
-  const Tensor target = target_with_one_ignored();
+TEST_P(CrossEntropyOptions, IsNllLossOfLogSoftmax) {
+  const Tensor x = scores(device());
+  const Tensor target = target_with_one_ignored(device());
   EXPECT_EQ(ops::cross_entropy(x, target).item(),
             ops::nll_loss(ops::log_softmax(x, 1), target).item());
 }
 
-TEST(CrossEntropyHalf, TheMeanOverManySamplesDoesNotOverflow) {
-  const Tensor x = zeros({70000, 2}, {.dtype = DType::Float16});
-  const Tensor target = zeros({70000}, {.dtype = DType::Int64});
+TEST_P(CrossEntropyOptions, TheMeanOverManySamplesDoesNotOverflow) {
+  const Tensor x = zeros({70000, 2}, {.dtype = DType::Float16, .device = device()});
+  const Tensor target = zeros({70000}, {.dtype = DType::Int64, .device = device()});
   EXPECT_NEAR(ops::cross_entropy(x, target).item(), std::log(2.0), 1e-3);
 }
 
@@ -235,7 +245,7 @@ TEST(CrossEntropyErrors, NameTheTargetOrTheShapes) {
 
 TEST(BceOptions, WeightsOfElementsAndOfThePositiveClass) {
   const Tensor target = float64({0, 1, .25, 1, 1, 0, .5, 0, 1, 0, 0, 1}, {4, 3});
-  const Tensor x = scores();
+  const Tensor x = scores(Device::cpu());
   expect_loss(
       ops::bce_with_logits(
           x, target,

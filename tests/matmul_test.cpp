@@ -8,6 +8,7 @@
 #include "tenon/core/gradcheck.h"
 #include "tenon/core/parallel.h"
 #include "tenon/core/precision.h"
+#include "tenon/ops/binary.h"
 
 namespace tenon {
 namespace {
@@ -157,6 +158,23 @@ TEST_P(MatmulOnDevice, ExpandedRowsAndColumns) {
   const Tensor column = normal({6, 1}, DType::Float64, 10, device()).expand({6, 5});
   expect_close(ops::matmul(row, column), reference(row.contiguous(), column.contiguous()), 1e-14,
                1e-14);
+}
+
+TEST_P(MatmulOnDevice, OperandsMayBeginAnywhere) {
+  for (const DType dtype : {DType::Float64, DType::Float32, DType::Float16}) {
+    SCOPED_TRACE(name(dtype));
+    // Rows 64 apart would allow vector loads; a first column of 1 does not.
+    const Tensor a = normal({64, 64}, dtype, 21, device()).narrow(1, 1, 48);
+    const Tensor b = normal({64, 64}, dtype, 22, device()).narrow(1, 3, 32).narrow(0, 5, 48);
+    const Tensor bias = normal({33}, dtype, 23, device()).narrow(0, 1, 32);
+    const double tolerance = dtype == DType::Float64   ? 1e-14
+                             : dtype == DType::Float32 ? 1e-6
+                                                       : 5e-4;
+    EXPECT_LE(test::relative_error(ops::matmul(a, b), reference(a, b)), tolerance);
+    const Tensor sum = ops::linear(a, b.transpose(0, 1), bias);
+    const Tensor expected = reference(a, b) + bias.to(Device::cpu(), DType::Float64);
+    EXPECT_LE(test::relative_error(sum, expected), tolerance);
+  }
 }
 
 TEST_P(MatmulOnDevice, EmptySizes) {

@@ -128,6 +128,14 @@ TEST_P(BatchNormOnDevice, EvaluationLeavesRunningStatisticsAlone) {
   EXPECT_EQ(variance.to_vector<float>(), (std::vector<float>{2.0F, 3.0F}));
 }
 
+TEST_P(BatchNormOnDevice, NoChannels) {
+  const Tensor x = zeros({2, 0, 3}, {.device = device(), .requires_grad = true});
+  const Tensor y = ops::batch_norm(x, {}, {}, {}, {}, {.training = true});
+  EXPECT_EQ(y.shape(), x.shape());
+  y.backward(zeros(x.shape(), {.device = device()}));
+  EXPECT_EQ(x.grad().shape(), x.shape());
+}
+
 TEST_P(BatchNormOnDevice, EmptyBatchInEvaluation) {
   const Tensor x = zeros({0, 2, 3}, {.device = device(), .requires_grad = true});
   const Tensor weight = ones({2}, {.device = device(), .requires_grad = true});

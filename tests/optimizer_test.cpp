@@ -10,6 +10,7 @@
 #include "tenon/nn/linear.h"
 #include "tenon/nn/optim.h"
 #include "tenon/ops/ops.h"
+#include "tenon/tests/support/devices.h"
 #include "tenon/tests/support/matchers.h"
 
 namespace tenon {
@@ -26,8 +27,12 @@ using optim::SGD;
 using optim::SGDOptions;
 using test::expect_error;
 
-Tensor leaf(const std::vector<double>& values, DType dtype = DType::Float64) {
-  return tensor(values, {static_cast<std::int64_t>(values.size())}).to(dtype).requires_grad_();
+Tensor leaf(const std::vector<double>& values, DType dtype = DType::Float64,
+            Device device = Device::cpu()) {
+  return tensor(values, {static_cast<std::int64_t>(values.size())})
+      .to(device, dtype)
+      .clone()
+      .requires_grad_();
 }
 
 const std::vector<double> kStart = {0.5, -1.25, 2.0};
@@ -39,7 +44,7 @@ std::vector<double> gradient_of(int step) {
 
 void run(Optimizer& optimizer, const Tensor& parameter, int first, int last) {
   for (int step = first; step < last; ++step) {
-    parameter.set_grad(tensor(gradient_of(step), {3}).to(parameter.dtype()));
+    parameter.set_grad(tensor(gradient_of(step), {3}).to(parameter.device(), parameter.dtype()));
     optimizer.step();
   }
 }
@@ -99,34 +104,43 @@ std::vector<Case> cases() {
 class AgainstPyTorch : public testing::TestWithParam<Case> {};
 
 TEST_P(AgainstPyTorch, FiveStepsInFloat64) {
-  const Tensor parameter = leaf(kStart);
-  run(*GetParam().make({parameter}), parameter, 0, 5);
-  expect_near(parameter, GetParam().expected, 1e-14);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Tensor parameter = leaf(kStart, DType::Float64, device);
+    run(*GetParam().make({parameter}), parameter, 0, 5);
+    expect_near(parameter, GetParam().expected, 1e-14);
+  }
 }
 
 TEST_P(AgainstPyTorch, FiveStepsInFloat32) {
-  const Tensor parameter = leaf(kStart, DType::Float32);
-  run(*GetParam().make({parameter}), parameter, 0, 5);
-  expect_near(parameter, GetParam().expected, 1e-6);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Tensor parameter = leaf(kStart, DType::Float32, device);
+    run(*GetParam().make({parameter}), parameter, 0, 5);
+    expect_near(parameter, GetParam().expected, 1e-6);
+  }
 }
 
 TEST_P(AgainstPyTorch, StateRestoredHalfwayGivesTheSameBits) {
-  const Tensor whole = leaf(kStart);
-  run(*GetParam().make({whole}), whole, 0, 5);
+  for (const Device device : test::test_devices()) {
+    SCOPED_TRACE(testing::Message() << device);
+    const Tensor whole = leaf(kStart, DType::Float64, device);
+    run(*GetParam().make({whole}), whole, 0, 5);
 
-  const Tensor parameter = leaf(kStart);
-  const auto first = GetParam().make({parameter});
-  run(*first, parameter, 0, 2);
-  const TensorMap state = first->state_dict();
-  run(*first, parameter, 2, 3);  // the saved state is a copy, this must not change it
-  const Tensor copy = leaf(kStart);
-  const auto other = GetParam().make({copy});
-  run(*other, copy, 0, 2);
-  const auto second = GetParam().make({copy});
-  second->set_lr(99);
-  second->load_state_dict(state);
-  run(*second, copy, 2, 5);
-  EXPECT_EQ(copy.to_vector<double>(), whole.to_vector<double>());
+    const Tensor parameter = leaf(kStart, DType::Float64, device);
+    const auto first = GetParam().make({parameter});
+    run(*first, parameter, 0, 2);
+    const TensorMap state = first->state_dict();
+    run(*first, parameter, 2, 3);  // the saved state is a copy, this must not change it
+    const Tensor copy = leaf(kStart, DType::Float64, device);
+    const auto other = GetParam().make({copy});
+    run(*other, copy, 0, 2);
+    const auto second = GetParam().make({copy});
+    second->set_lr(99);
+    second->load_state_dict(state);
+    run(*second, copy, 2, 5);
+    EXPECT_EQ(copy.to_vector<double>(), whole.to_vector<double>());
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, AgainstPyTorch, testing::ValuesIn(cases()),
@@ -232,6 +246,10 @@ TEST(Optimizer, StridedParametersAndGradients) {
   expect_near(base, {-0.5, 0.5, 1.5, 2.5, 3.5, 4.5}, 1e-7);
 }
 
+class OptimizerOnDevice : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(OptimizerOnDevice);
+
 TEST(Optimizer, FollowsAModuleToAnotherDtype) {
   nn::Linear linear(2, 2);
   SGD optimizer(linear.parameters(), {.lr = 0.1});
@@ -242,12 +260,13 @@ TEST(Optimizer, FollowsAModuleToAnotherDtype) {
   expect_near(linear.bias, {before[0] - 0.1, before[1] - 0.1}, 1e-15);
 }
 
-TEST(Optimizer, FitsALine) {
+TEST_P(OptimizerOnDevice, FitsALine) {
   manual_seed(2);
-  const Tensor x = randn({64, 1});
+  const Tensor x = randn({64, 1}).to(device());
   const Tensor y = x * 3.0 - 1.0;
   nn::Linear linear(1, 1);
   Adam optimizer(linear.parameters(), {.lr = 0.1});
+  linear.to(device());  // the optimizer follows
   for (int step = 0; step < 200; ++step) {
     optimizer.zero_grad();
     ops::mse_loss(linear(x), y).backward();
@@ -260,7 +279,7 @@ TEST(Optimizer, FitsALine) {
 // ---- clipping, against torch.nn.utils -----------------------------------------------------------
 
 /// Gradients (3, −4), (1, 2, −2), and a parameter without one.
-std::vector<Tensor> with_gradients() {
+std::vector<Tensor> with_gradients(Device device = Device::cpu()) {
   const std::vector<Tensor> parameters = {leaf({0, 0}), leaf({0, 0, 0}), leaf({0})};
   parameters[0].set_grad(tensor<double>({3, -4}));
   parameters[1].set_grad(tensor<double>({1, 2, -2}));

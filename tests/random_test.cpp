@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "tenon/core/parallel.h"
+#include "tenon/tests/support/devices.h"
 #include "tenon/tests/support/matchers.h"
 
 namespace tenon {
@@ -283,6 +284,46 @@ TEST(Random, FillsAViewInItsRowMajorOrderAndNothingElse) {
   EXPECT_EQ(view.to_vector<float>(), expected.to_vector<float>());
   for (std::int64_t row : {0, 2, 4}) {
     EXPECT_EQ(base.select(0, row).to_vector<float>(), std::vector<float>(6, 0.0f));
+  }
+}
+
+class RandomOnDevice : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(RandomOnDevice);
+
+TEST_P(RandomOnDevice, UniformAndBernoulliAreTheCpusBits) {
+  for (DType dtype : kFloating) {
+    for (const std::int64_t count : {1, 5, 4096, 33331}) {
+      SCOPED_TRACE(testing::Message() << dtype << " x " << count);
+      Generator here(91);
+      Generator there(91);
+      const Tensor expected = empty({count}, {.dtype = dtype});
+      const Tensor values = empty({count}, {.dtype = dtype, .device = device()});
+      uniform_(expected, -0.3, 1.7, here);
+      uniform_(values, -0.3, 1.7, there);
+      EXPECT_EQ(values.to_vector<double>(), expected.to_vector<double>());
+      bernoulli_(expected, 0.3, here);
+      bernoulli_(values, 0.3, there);
+      EXPECT_EQ(values.to_vector<double>(), expected.to_vector<double>());
+      EXPECT_EQ(there.offset(), here.offset());
+    }
+  }
+}
+
+TEST_P(RandomOnDevice, NormalIsTheCpusWithinRounding) {
+  for (DType dtype : kFloating) {
+    Generator here(93);
+    Generator there(93);
+    const Tensor expected = randn({333, 7}, {.dtype = dtype}, here);
+    const Tensor values = randn({333, 7}, {.dtype = dtype, .device = device()}, there);
+    const std::vector<double> a = values.to_vector<double>();
+    const std::vector<double> b = expected.to_vector<double>();
+    // Logarithm and sine may differ in the last bits of float64, and so the last one of the dtype.
+    const double unit =
+        dtype == DType::Float64 ? 1e-15 : std::ldexp(1, 1 - significand_bits(dtype));
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      EXPECT_NEAR(a[i], b[i], unit * std::abs(b[i]) + 1e-15) << dtype << " element " << i;
+    }
   }
 }
 

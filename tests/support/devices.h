@@ -39,7 +39,7 @@ inline std::string device_name(const testing::TestParamInfo<Device>& info) {
   if (tenon::cuda_device_count() == 0) GTEST_SKIP() << "no GPU: the CUDA half was not run"
 
 /// Runs the tests of `Suite`, a class derived from DeviceTest, on every device.
-#define TENON_DEVICE_TESTS(Suite)                                                         \
-  TEST(Suite##Cuda, TakesPart) { TENON_SKIP_WITHOUT_GPU(); }                              \
-  INSTANTIATE_TEST_SUITE_P(Device, Suite, testing::ValuesIn(tenon::test::test_devices()), \
+#define TENON_DEVICE_TESTS(Suite)                                                           \
+  TEST(Suite##Cuda, TakesPart) { TENON_SKIP_WITHOUT_GPU(); }                                \
+  INSTANTIATE_TEST_SUITE_P(Device, Suite, ::testing::ValuesIn(tenon::test::test_devices()), \
                            tenon::test::device_name)
