@@ -2,6 +2,8 @@
 
 #include <cublasLt.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
@@ -154,10 +156,38 @@ Owned<cublasLtMatmulDesc_t> describe(DType dtype, const MatrixBatch& a, const Ma
   return result;
 }
 
-/// The first algorithm of the heuristics that needs no atomics.
+/// Where operands lie, in cuBLASLt's order: its first matrix is the right one here.
+struct Addresses {
+  const void* first;
+  const void* second;
+  const void* result;
+  const void* bias;  // may be null
+};
+
+/// The largest power of two up to 256, which is what cuBLASLt assumes, that divides `address`.
+std::uint32_t alignment_of(const void* address) {
+  const auto value = reinterpret_cast<std::uintptr_t>(address) | std::uintptr_t{256};
+  return static_cast<std::uint32_t>(value & (~value + 1));
+}
+
+void set_alignments(cublasLtMatmulPreference_t preference, const Addresses& addresses) {
+  const auto set = [&](cublasLtMatmulPreferenceAttributes_t name, std::uint32_t bytes) {
+    TENON_CUBLAS_CHECK(
+        cublasLtMatmulPreferenceSetAttribute(preference, name, &bytes, sizeof bytes));
+  };
+  const std::uint32_t result =
+      std::min(alignment_of(addresses.result), alignment_of(addresses.bias));
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(addresses.first));
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(addresses.second));
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, result);
+  set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, result);
+}
+
+/// The first algorithm of the heuristics that needs no atomics and can read what lies at
+/// `addresses`: a view need not begin where vector loads can.
 cublasLtMatmulAlgo_t choose(cublasLtHandle_t handle, cublasLtMatmulDesc_t description,
                             cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                            cublasLtMatrixLayout_t y) {
+                            cublasLtMatrixLayout_t y, const Addresses& addresses) {
   cublasLtMatmulPreference_t created = nullptr;
   TENON_CUBLAS_CHECK(cublasLtMatmulPreferenceCreate(&created));
   const Owned<cublasLtMatmulPreference_t> preference(created);
@@ -167,6 +197,7 @@ cublasLtMatmulAlgo_t choose(cublasLtHandle_t handle, cublasLtMatmulDesc_t descri
       CUBLASLT_REDUCTION_SCHEME_MASK & ~std::uint32_t{CUBLASLT_REDUCTION_SCHEME_INPLACE};
   TENON_CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(
       created, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions));
+  set_alignments(created, addresses);
   cublasLtMatmulHeuristicResult_t found{};
   int count = 0;
   TENON_CUBLAS_CHECK(
@@ -191,7 +222,8 @@ void multiply(const MatrixBatch& a, const MatrixBatch& b, const Tensor& bias, co
   const auto layout_y = layout(type, n, m, n, batch, m * n);
   const cublasLtHandle_t handle = handle_for(device);
   const cublasLtMatmulAlgo_t algorithm =
-      choose(handle, description.get(), layout_b.get(), layout_a.get(), layout_y.get());
+      choose(handle, description.get(), layout_b.get(), layout_a.get(), layout_y.get(),
+             {b.data, a.data, y.raw_data(), bias.defined() ? bias.raw_data() : nullptr});
   const auto workspace = Storage::allocate(kWorkspaceBytes, device);
   const double one64 = 1;
   const double zero64 = 0;
