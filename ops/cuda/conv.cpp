@@ -1,5 +1,7 @@
 #include "tenon/ops/cuda/conv.h"
 
+#include <cstdint>
+
 #include "tenon/core/kernels.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cuda/channels_last.h"
@@ -23,6 +25,15 @@ const Tensor& result_of(ConvolutionKind kind, const Tensor& image, const Tensor&
       return filter;
   }
   tenon::detail::fail("convolution: unknown kind");
+}
+
+/// `t` where cuDNN can read it: plans are made for addresses that 16 divides, and a contiguous view
+/// may begin anywhere.
+Tensor aligned(const Tensor& t) {
+  if (reinterpret_cast<std::uintptr_t>(t.raw_data()) % 16 == 0) return t;
+  const Tensor copy = tenon::detail::make_empty(t.spec());
+  kernels::copy(t, copy);
+  return copy;
 }
 
 /// The convolution on contiguous operands, in channels-last memory where that is faster.
@@ -72,8 +83,11 @@ void run_in_format(ConvolutionKind kind, const Tensor& image, const Tensor& weig
     kernels::fill(result, 0);  // an empty sum
     return;
   }
-  run_convolution(ConvolutionProblem::of(kind, image, weight, response, options), image, weight,
-                  response);
+  const auto readable = [&](const Tensor& t) { return t.is_same(result) ? t : aligned(t); };
+  const Tensor i = readable(image);
+  const Tensor w = readable(weight);
+  const Tensor r = readable(response);
+  run_convolution(ConvolutionProblem::of(kind, i, w, r, options), i, w, r);
 }
 
 Tensor weight_channels_last(const Tensor& weight) {
