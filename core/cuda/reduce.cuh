@@ -111,6 +111,7 @@ void reduce(const Tensor& source, const tenon::detail::ReductionNest& nest, cons
   const Device device = source.device();
   const DeviceGuard guard(device);
   ReduceShape shape{nest.kept.numel(), nest.summed.numel(), 0, 1};
+  if (shape.results == 0) return;
   // Neighbouring threads must read neighbouring elements: along the results when those are
   // adjacent in memory, otherwise along the elements of one result.
   if (nest.kept_source.back() == 1 || (nest.summed_source.back() != 1 && shape.elements < 32)) {

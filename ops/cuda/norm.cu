@@ -242,7 +242,7 @@ void batch_norm_backward(const Tensor& x, const Tensor& mean, const Tensor& inve
     const StoreSums<T> store{statistics<C>(sum), statistics<C>(product),
                              ChannelVector<T>(grad_weight), ChannelVector<T>(grad_bias)};
     tenon::cuda::reduce<T, GradientSums<C>>(grad, nest, reducer, store);
-    if (!grad_x.defined()) return;
+    if (!grad_x.defined() || x.numel() == 0) return;
     const C count = static_cast<C>(x.numel() / channels);
     const GradX<T> grad_of_x{training ? C(1) / count : C(0)};
     const Tensor m = over_channels(mean, x);
