@@ -78,7 +78,8 @@ void* allocate(std::size_t bytes, Device device) {
   cudaError_t status = cudaMallocAsync(&data, request, stream);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    TENON_CUDA_CHECK(cudaStreamSynchronize(stream));
+    // Of every stream: what others have freed comes back when their work is done.
+    TENON_CUDA_CHECK(cudaDeviceSynchronize());
     TENON_CUDA_CHECK(cudaMemPoolTrimTo(s.pool, 0));
     status = cudaMallocAsync(&data, request, stream);
   }
