@@ -92,6 +92,31 @@ TEST_P(LayersOnDevice, ActivationsComputeWhatTheirOpsCompute) {
   expect_same(nn::Softmax()(x), ops::softmax(x, 1));
 }
 
+class ModuleOnDevice : public test::DeviceTest {};
+
+TENON_DEVICE_TESTS(ModuleOnDevice);
+
+TEST_P(ModuleOnDevice, MovingKeepsTheTensorsTheirValuesAndGradients) {
+  nn::Linear linear(3, 2);
+  const std::vector<Tensor> before = linear.parameters();
+  const std::vector<double> values = linear.weight.to_vector<double>();
+  const Tensor x = ones({4, 3});
+  ops::sum(linear(x)).backward();
+  const std::vector<double> gradient = linear.weight.grad().to_vector<double>();
+  linear.to(device());
+  EXPECT_TRUE(linear.weight.is_same(before[0]));
+  EXPECT_EQ(linear.weight.device(), device());
+  EXPECT_EQ(linear.weight.to_vector<double>(), values);
+  EXPECT_EQ(linear.weight.grad().device(), device());
+  EXPECT_EQ(linear.weight.grad().to_vector<double>(), gradient);
+  linear.zero_grad();
+  ops::sum(linear(x.to(device()))).backward();
+  EXPECT_EQ(linear.weight.grad().to_vector<double>(), gradient);
+  linear.to(Device::cpu());
+  EXPECT_TRUE(linear.bias.device().is_cpu());
+  EXPECT_EQ(linear.weight.to_vector<double>(), values);
+}
+
 // ---- BatchNorm2d --------------------------------------------------------------------------------
 
 class BatchNorm2dOnDevice : public test::DeviceTest {};
