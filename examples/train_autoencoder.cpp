@@ -254,7 +254,7 @@ void write_results(Autoencoder& model, const graph::CompiledFunction& reconstruc
   Tensor reconstructions;
   {
     const NoGradGuard no_grad;
-    reconstructions = model(originals);
+    reconstructions = model(originals.to(device)).to(Device::cpu());
   }
   write_png(out / "reconstructions.png", compare_images(originals, reconstructions, 3, 12, 3));
   write_text(out / "loss.svg", loss_chart(history, pca_error));

@@ -36,6 +36,38 @@ Tensor aligned(const Tensor& t) {
   return copy;
 }
 
+/// The shape of conv2d's response to `image`. It is larger than `response` where a transposed
+/// convolution's output_padding reaches the stride, as a dilation beyond the stride allows.
+Shape whole_response(const Tensor& image, const Tensor& weight, const Tensor& response,
+                     const Conv2dOptions& options) {
+  const auto size = [](std::int64_t image_size, std::int64_t kernel, std::int64_t stride,
+                       std::int64_t padding, std::int64_t dilation) {
+    return (image_size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+  };
+  Shape shape = response.shape();
+  shape[2] = size(image.shape()[2], weight.shape()[2], options.stride.h, options.padding.h,
+                  options.dilation.h);
+  shape[3] = size(image.shape()[3], weight.shape()[3], options.stride.w, options.padding.w,
+                  options.dilation.w);
+  return shape;
+}
+
+/// The convolution of a response of that larger shape, of which `response` is the part that counts:
+/// as an operand it is zero elsewhere, as a result it is cut.
+void run_whole(ConvolutionKind kind, const Tensor& image, const Tensor& weight,
+               const Tensor& response, const Shape& shape, const Conv2dOptions& options) {
+  const TensorSpec spec{shape, response.dtype(), response.device()};
+  const Tensor whole =
+      response.is_contiguous() ? tenon::detail::make_empty(spec) : empty_channels_last(spec);
+  const Tensor part = tenon::detail::make_view(whole, response.shape(), whole.strides(), 0);
+  if (kind != ConvolutionKind::Forward) {
+    kernels::fill(whole, 0);
+    kernels::copy(response, part);
+  }
+  run_in_format(kind, image, weight, whole, options);
+  if (kind == ConvolutionKind::Forward) kernels::copy(part, response);
+}
+
 /// The convolution on contiguous operands, in channels-last memory where that is faster.
 void run(ConvolutionKind kind, const Tensor& image, const Tensor& filter, const Tensor& response,
          const Conv2dOptions& options) {
@@ -81,6 +113,11 @@ void run_in_format(ConvolutionKind kind, const Tensor& image, const Tensor& weig
   if (result.numel() == 0) return;
   if (image.numel() == 0 || weight.numel() == 0 || response.numel() == 0) {
     kernels::fill(result, 0);  // an empty sum
+    return;
+  }
+  const Shape whole = whole_response(image, weight, response, options);
+  if (whole != response.shape()) {
+    run_whole(kind, image, weight, response, whole, options);
     return;
   }
   const auto readable = [&](const Tensor& t) { return t.is_same(result) ? t : aligned(t); };
