@@ -15,9 +15,9 @@ Device Device::cuda(int index) {
               count, " that CUDA can use");
   return Device(Type::Cuda, index);
 #else
-  detail::fail(detail::concat(
-      "Device::cuda: this build of Tenon has no CUDA, so no GPU ", index,
-      "; configure with -DTENON_CUDA=ON on a machine with the CUDA toolkit"));
+  detail::fail(
+      detail::concat("Device::cuda: this build of Tenon has no CUDA, so no GPU ", index,
+                     "; configure with -DTENON_CUDA=ON on a machine with the CUDA toolkit"));
 #endif
 }
 

@@ -9,8 +9,7 @@ namespace tenon::graph {
 
 using tenon::detail::concat;
 
-// ---- explanations
-// -----------------------------------------------------------------------------------
+// ---- explanations -------------------------------------------------------------------------------
 
 void Explanation::fail(std::size_t progress, const std::string& reason) {
   if (any_ && progress <= progress_) return;
@@ -53,8 +52,7 @@ std::string describe(const Graph& graph, const UseIndex& uses, ValueId id) {
                                                                        : ", a constant");
 }
 
-// ---- one attempt
-// ------------------------------------------------------------------------------------
+// ---- one attempt --------------------------------------------------------------------------------
 
 const Node* Attempt::producer(ValueId id) const {
   const std::size_t position = uses_.producer(id);
@@ -107,8 +105,7 @@ bool Attempt::inner_values_are_private(ValueId root) {
   return true;
 }
 
-// ---- kinds of patterns
-// ------------------------------------------------------------------------------
+// ---- kinds of patterns --------------------------------------------------------------------------
 
 namespace {
 
@@ -250,8 +247,7 @@ std::optional<double> number_attribute(const Op& op, const std::string& name) {
 
 }  // namespace detail
 
-// ---- matching
-// ---------------------------------------------------------------------------------------
+// ---- matching -----------------------------------------------------------------------------------
 
 std::optional<Match> match(const Pattern& pattern, const Graph& graph, const UseIndex& uses,
                            ValueId root, Explanation* explanation) {

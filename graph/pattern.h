@@ -106,8 +106,7 @@ struct ScalarSlot {
   std::string name;
 };
 
-// ---- leaves
-// ---------------------------------------------------------------------------------------
+// ---- leaves -------------------------------------------------------------------------------------
 
 /// Any value.
 Pattern any(std::string name);
@@ -120,8 +119,7 @@ Pattern computed(std::string name);
 /// A number, bound as a double.
 ScalarSlot scalar(std::string name);
 
-// ---- combinations
-// -----------------------------------------------------------------------------------
+// ---- combinations -------------------------------------------------------------------------------
 
 /// What the first pattern matches, otherwise what the second does.
 Pattern operator|(const Pattern& first, const Pattern& second);
@@ -134,8 +132,7 @@ Pattern op(std::string name, const Pattern& operand, const ScalarSlot& number);
 /// The same in the other order.
 Pattern op(std::string name, const ScalarSlot& number, const Pattern& operand);
 
-// ---- the model's words
-// ------------------------------------------------------------------------------
+// ---- the model's words --------------------------------------------------------------------------
 
 Pattern add(const Pattern& a, const Pattern& b);
 Pattern add(const Pattern& a, const ScalarSlot& number);
@@ -151,8 +148,7 @@ Pattern mish(const Pattern& x);
 Pattern hardtanh(const Pattern& x);
 Pattern conv_transpose2d(const Pattern& x, const Pattern& weight, const Pattern& bias);
 
-// ---- matching
-// ---------------------------------------------------------------------------------------
+// ---- matching -----------------------------------------------------------------------------------
 
 /// Matches `pattern` with the value `root` and what it is computed from. `uses` must be of `graph`.
 std::optional<Match> match(const Pattern& pattern, const Graph& graph, const UseIndex& uses,

@@ -123,8 +123,7 @@ Attributes attributes_of(const Conv2dOptions& options) {
 
 }  // namespace
 
-// ---- conv2d
-// ---------------------------------------------------------------------------------------
+// ---- conv2d -------------------------------------------------------------------------------------
 
 Attributes Conv2dOp::attributes() const { return attributes_of(options_); }
 
@@ -170,8 +169,7 @@ std::vector<Tensor> Conv2dOp::backward(const BackwardContext& context,
   return result;
 }
 
-// ---- conv_transpose2d
-// -----------------------------------------------------------------------------
+// ---- conv_transpose2d ---------------------------------------------------------------------------
 
 Attributes ConvTranspose2dOp::attributes() const { return attributes_of(options_); }
 
@@ -206,8 +204,7 @@ std::vector<Tensor> ConvTranspose2dOp::backward(const BackwardContext& context,
   return result;
 }
 
-// ---- conv2d_weight_grad
-// ---------------------------------------------------------------------------
+// ---- conv2d_weight_grad -------------------------------------------------------------------------
 
 Attributes Conv2dWeightGradOp::attributes() const {
   Attributes result = attributes_of(options_);
@@ -256,8 +253,7 @@ std::vector<Tensor> Conv2dWeightGradOp::backward(const BackwardContext& context,
   return result;
 }
 
-// ---- the functions
-// --------------------------------------------------------------------------------
+// ---- the functions ------------------------------------------------------------------------------
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
               const Conv2dOptions& options) {

@@ -69,8 +69,7 @@ void check_places(std::string_view op, const TensorSpec& planes, const TensorSpe
 
 }  // namespace
 
-// ---- max_pool2d
-// -----------------------------------------------------------------------------------
+// ---- max_pool2d ---------------------------------------------------------------------------------
 
 Attributes MaxPool2dOp::attributes() const {
   return {{"kernel", to_list(kernel_)},
@@ -154,8 +153,7 @@ std::vector<Tensor> PlaneGatherOp::backward(const BackwardContext& context,
           Tensor()};
 }
 
-// ---- avg_pool2d
-// -----------------------------------------------------------------------------------
+// ---- avg_pool2d ---------------------------------------------------------------------------------
 
 Attributes AvgPool2dOp::attributes() const {
   return {{"kernel", to_list(kernel_)},

@@ -88,8 +88,7 @@ std::vector<OpCase> activation_cases() {
 
 TENON_OP_TESTS(Activation, activation_cases());
 
-// ---- the ends of the range: values as PyTorch 2.15 gives them
-// ------------------------------------
+// ---- the ends of the range: values as PyTorch 2.15 gives them -----------------------------------
 
 struct EdgeCase {
   std::string name;

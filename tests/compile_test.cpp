@@ -17,8 +17,7 @@ using namespace tenon::graph::testing;  // NOLINT
 
 Tensor whole_chain(const Tensor& y) { return ops::hardtanh(ops::mish(y) + 0.5) * 2.0; }
 
-// ---- when a graph is made
-// -----------------------------------------------------------------------------
+// ---- when a graph is made -----------------------------------------------------------------------
 
 TEST(Compile, DoesNothingBeforeTheFirstCall) {
   int calls = 0;
@@ -121,8 +120,7 @@ TEST(Compile, SeesTheModeOfAPartChangeAlone) {
   EXPECT_EQ(distance(fast(x), x + 2.0), 0);
 }
 
-// ---- parameters
-// ---------------------------------------------------------------------------------------
+// ---- parameters ---------------------------------------------------------------------------------
 
 TEST_P(CompileOnDevice, SeesAnOptimizerStep) {
   const Block block(whole_chain, DType::Float64, true, device());
@@ -170,8 +168,7 @@ TEST(Compile, TracesAgainWhenTheModuleHoldsAnotherTensor) {
   EXPECT_EQ(fast.compilations(), 2u);
 }
 
-// ---- what can be compiled
-// -----------------------------------------------------------------------------
+// ---- what can be compiled -----------------------------------------------------------------------
 
 TEST(Compile, KeepsAModuleByReferenceAndStoresARvalue) {
   Block block(whole_chain);
@@ -255,8 +252,7 @@ TEST_P(CompileOnDevice, LeavesBlocksAloneWhenFusionIsOff) {
   EXPECT_NE(plain.report().find("because fusion is switched off"), std::string::npos);
 }
 
-// ---- gradients and memory
-// -------------------------------------------------------------------------------
+// ---- gradients and memory -----------------------------------------------------------------------
 
 TEST_P(CompileOnDevice, HasSecondDerivatives) {
   const Block block(whole_chain, DType::Float64, true, device());
@@ -354,8 +350,7 @@ TEST(Compile, MayBeCalledFromSeveralThreads) {
   EXPECT_EQ(fast.compilations(), 2u);
 }
 
-// ---- the report
-// ---------------------------------------------------------------------------------------
+// ---- the report ---------------------------------------------------------------------------------
 
 TEST(Report, IsShortAndSaysWhatWasSaved) {
   const Block block(whole_chain, DType::Float32);

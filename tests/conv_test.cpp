@@ -219,8 +219,7 @@ TEST(Conv2dValues, PropagatesNaN) {
   expect_close(y, tensor(std::vector<double>{NAN, 0, 0, 0}, {1, 1, 2, 2}), 0);
 }
 
-// ---- bad input
-// ------------------------------------------------------------------------------------
+// ---- bad input ----------------------------------------------------------------------------------
 
 Tensor call(const Shape& x, const Shape& weight, const ops::Conv2dOptions& options = {}) {
   return ops::conv2d(zeros(x), zeros(weight), {}, options);

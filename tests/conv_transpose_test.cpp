@@ -178,8 +178,7 @@ TEST(ConvTranspose2dValues, AttributesNameEveryOption) {
             "stride=[2, 1], padding=[3, 3], output_padding=[1, 0], dilation=[2, 2], groups=4");
 }
 
-// ---- bad input
-// ------------------------------------------------------------------------------------
+// ---- bad input ----------------------------------------------------------------------------------
 
 Tensor call(const Shape& x, const Shape& weight, const ops::ConvTranspose2dOptions& options = {}) {
   return ops::conv_transpose2d(zeros(x), zeros(weight), {}, options);

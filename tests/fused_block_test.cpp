@@ -262,8 +262,7 @@ TEST_P(FusedBlockOnDevice, ExtremeValuesStayFinite) {
   }
 }
 
-// ---- bad input
-// ------------------------------------------------------------------------------------
+// ---- bad input ----------------------------------------------------------------------------------
 
 Tensor call_with(const ops::Epilogue& epilogue) {
   return ops::conv_transpose2d_epilogue(zeros({1, 1, 4, 4}), zeros({1, 1, 3, 3}), {}, {}, epilogue);

@@ -122,8 +122,7 @@ const Variant kVariants[] = {
 INSTANTIATE_TEST_SUITE_P(Fusion, FusedVariant, ::testing::ValuesIn(kVariants),
                          [](const auto& info) { return std::string(info.param.name); });
 
-// ---- a bias added after the convolution
-// -------------------------------------------------------------
+// ---- a bias added after the convolution ---------------------------------------------------------
 
 /// The bias as a parameter of its own.
 struct BiasAfter : Up {
@@ -200,8 +199,7 @@ TEST(BiasAfterTheConvolution, IsRefusedWhenItBroadcastsTheResult) {
   EXPECT_NE(fast.report().find("not fused"), std::string::npos);
 }
 
-// ---- refusals
-// -----------------------------------------------------------------------------------------
+// ---- refusals -----------------------------------------------------------------------------------
 
 struct Refusal {
   const char* name;
@@ -367,8 +365,7 @@ TEST(RefusedPart, WithoutGradientsKeepsItsOwnNodes) {
       << fast.report();
 }
 
-// ---- blocks that train faster unfused
-// --------------------------------------------------------------------------
+// ---- blocks that train faster unfused -----------------------------------------------------------
 
 /// A block of any channel counts, kernel 3 and stride 2.
 struct Sized {

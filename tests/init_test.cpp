@@ -57,8 +57,7 @@ void expect_normal(const Tensor& tensor, double deviation) {
   EXPECT_LT(sample.highest, 6.5 * deviation);
 }
 
-// ---- the layers' defaults: the bounds that PyTorch's modules have
-// ---------------------------------
+// ---- the layers' defaults: the bounds that PyTorch's modules have -------------------------------
 
 TEST(DefaultInit, LinearIsUniformInOneOverTheRootOfItsInputs) {
   manual_seed(1);

@@ -125,8 +125,7 @@ std::vector<OpCase> cross_entropy_cases() {
 
 TENON_OP_TESTS(CrossEntropy, cross_entropy_cases());
 
-// ---- values and gradients that PyTorch 2.15 gives
-// -------------------------------------------------
+// ---- values and gradients that PyTorch 2.15 gives -----------------------------------------------
 
 Tensor scores(Device device) {
   const Tensor x =

@@ -145,8 +145,7 @@ TEST(Canonicalise, ChangesNoElementForAwkwardNumbers) {
   }
 }
 
-// ---- structural passes
-// ------------------------------------------------------------------------------
+// ---- structural passes --------------------------------------------------------------------------
 
 /// Adds one; impure, as an op that draws random numbers is.
 class ImpureOp : public Op {
@@ -283,8 +282,7 @@ TEST(CommonSubexpressions, KeepTwoOutputsTwoTensors) {
   EXPECT_EQ(op_names(fast.graph_after()), "tanh tanh add");
 }
 
-// ---- tables
-// -----------------------------------------------------------------------------------------
+// ---- tables -------------------------------------------------------------------------------------
 
 TEST(TablePass, AppliesTheFirstRowThatMatchesUntilNoneDoes) {
   const Pattern x = any("x");

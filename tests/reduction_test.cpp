@@ -185,8 +185,7 @@ std::vector<OpCase> position_cases() {
 
 TENON_VALUE_TESTS(Position, position_cases());
 
-// ---- NaN, ties and nothing at all
-// ----------------------------------------------------------------
+// ---- NaN, ties and nothing at all ---------------------------------------------------------------
 
 TEST(ReductionNan, WinsOverEveryNumber) {
   for (const DType dtype : {DType::Float16, DType::BFloat16, DType::Float32, DType::Float64}) {

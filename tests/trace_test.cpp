@@ -152,8 +152,7 @@ TEST(Trace, ReportsShapeErrorsInTheWordsOfTheOp) {
   });
 }
 
-// ---- the verifier
-// -------------------------------------------------------------------------------------
+// ---- the verifier -------------------------------------------------------------------------------
 
 Graph chain_graph() {
   return trace(
