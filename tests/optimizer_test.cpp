@@ -279,7 +279,7 @@ TEST_P(OptimizerOnDevice, FitsALine) {
 // ---- clipping, against torch.nn.utils -----------------------------------------------------------
 
 /// Gradients (3, −4), (1, 2, −2), and a parameter without one.
-std::vector<Tensor> with_gradients(Device device = Device::cpu()) {
+std::vector<Tensor> with_gradients() {
   const std::vector<Tensor> parameters = {leaf({0, 0}), leaf({0, 0, 0}), leaf({0})};
   parameters[0].set_grad(tensor<double>({3, -4}));
   parameters[1].set_grad(tensor<double>({1, 2, -2}));
