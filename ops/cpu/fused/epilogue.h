@@ -29,7 +29,7 @@ class MishClampScale {
 
   /// Replaces `count` values y by z.
   void apply(T* values, std::int64_t count) const {
-    T powers[kRun];
+    alignas(64) T powers[kRun];
     for (std::int64_t first = 0; first < count; first += kRun) {
       const std::int64_t run = std::min(kRun, count - first);
       T* y = values + first;
@@ -46,8 +46,8 @@ class MishClampScale {
 
   /// Replaces `count` gradients of z by those of y, given the values y.
   void gradient(const T* values, T* gradients, std::int64_t count) const {
-    T powers[kRun];
-    T activated[kRun];
+    alignas(64) T powers[kRun];
+    alignas(64) T activated[kRun];
     for (std::int64_t first = 0; first < count; first += kRun) {
       const std::int64_t run = std::min(kRun, count - first);
       const T* y = values + first;
@@ -77,11 +77,13 @@ class MishClampScale {
  private:
   static constexpr std::int64_t kRun = 256;
 
-  /// exp(min(y, 20)), as the square of a number that stays in the range of Eigen's exp.
+  /// exp(min(y, 20)), as the square of a number that stays in the range of Eigen's exp. `powers` is
+  /// aligned to 64 bytes: elements before an aligned address would go through std::exp, which rounds
+  /// otherwise, and the result would depend on where the buffer happens to lie.
   static void exponentials(const T* y, std::int64_t count, T* powers) {
     using Array = Eigen::Array<T, Eigen::Dynamic, 1>;
     const Eigen::Map<const Array> values(y, count);
-    Eigen::Map<Array>(powers, count) = (values.min(T(20)) * T(0.5)).exp().square();
+    Eigen::Map<Array, Eigen::Aligned64>(powers, count) = (values.min(T(20)) * T(0.5)).exp().square();
   }
 
   T bounded(T value) const {
