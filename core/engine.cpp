@@ -21,11 +21,21 @@ bool is_sole_owner(const Tensor& tensor) {
   return tensor.body().use_count() == 1 && tensor.body()->storage.use_count() == 1;
 }
 
+bool fills_its_memory(const Tensor& tensor) { return is_dense(tensor.shape(), tensor.strides()); }
+
+/// True when `tensor` lies in memory as one of these strides does.
+bool lies_as(const Tensor& tensor, const Strides& strides) {
+  for (std::size_t d = 0; d < tensor.dim(); ++d) {
+    if (tensor.shape()[d] != 1 && tensor.strides()[d] != strides[d]) return false;
+  }
+  return true;
+}
+
 /// sum += gradient, in place where that is unobservable.
 void add_gradient(Tensor& sum, Tensor gradient) {
   if (!sum.defined()) {
     sum = std::move(gradient);
-  } else if (!grad_mode && is_sole_owner(sum) && sum.is_contiguous()) {
+  } else if (!grad_mode && is_sole_owner(sum) && fills_its_memory(sum)) {
     kernels::add(sum, gradient, sum);
   } else {
     sum = accumulate(sum, gradient);
@@ -44,18 +54,24 @@ Tensor run_hooks(std::vector<GradientHook> hooks, Tensor gradient) {
   return gradient;
 }
 
-/// Adds `gradient` to what `grad()` of a tensor gives.
-void accumulate_into(Tensor& grad, Tensor gradient) {
-  if (grad.defined() && !grad_mode && !grad.requires_grad() && grad.is_contiguous()) {
+/// Adds `gradient` to what `grad()` of `owner` gives. As in PyTorch a first gradient takes over the
+/// owner's strides where those are dense, so that an optimizer walks both in one order.
+void accumulate_into(detail::TensorBody& owner, Tensor gradient) {
+  Tensor& grad = owner.autograd->grad;
+  const Strides strides =
+      is_dense(owner.shape, owner.strides) ? owner.strides : contiguous_strides(owner.shape);
+  if (grad.defined() && !grad_mode && !grad.requires_grad() && fills_its_memory(grad)) {
     // The same tensor as before, so that handles to it see the sum.
     grad.body()->storage->bump_version();
     kernels::add(grad, gradient, grad);
   } else if (grad.defined()) {
     grad = accumulate(grad, gradient);
-  } else if (gradient.requires_grad() || (is_sole_owner(gradient) && gradient.is_contiguous())) {
+  } else if (gradient.requires_grad() || (is_sole_owner(gradient) && lies_as(gradient, strides))) {
     grad = std::move(gradient);
   } else {
-    grad = gradient.clone();  // later sums are made in place, which nobody else may see
+    // Later sums are made in place, which nobody else may see.
+    grad = detail::make_empty(gradient.spec(), strides);
+    kernels::copy(gradient, grad);
   }
 }
 
@@ -182,14 +198,14 @@ class Engine {
           node.is_accumulator() ? detail::gradient_hooks(node.leaf()) : output.hooks;
       gradients[i] = run_hooks(hooks, std::move(gradients[i]));
       const auto retained = output.retained.lock();
-      if (retained && !capturing_) accumulate_into(retained->autograd_state().grad, gradients[i]);
+      if (retained && !capturing_) accumulate_into(*retained, gradients[i]);
     }
     if (const auto captures = captured_.find(&node); captures != captured_.end()) {
       for (const Capture& c : captures->second) captures_[c.index] = gradients[c.output];
     }
     if (node.is_accumulator()) {
       if (!capturing_) {
-        accumulate_into(node.leaf().body()->autograd_state().grad, std::move(gradients[0]));
+        accumulate_into(*node.leaf().body(), std::move(gradients[0]));
       }
       return;
     }

@@ -49,10 +49,6 @@ std::int64_t count_steps(Scalar start, Scalar end, Scalar step) {
   return whole + (exact_distance % step.to_int64() != 0 ? 1 : 0);
 }
 
-TensorOptions options_of(const Tensor& other) {
-  return {.dtype = other.dtype(), .device = other.device()};
-}
-
 }  // namespace
 
 Tensor empty(const Shape& shape, const TensorOptions& options) {
@@ -136,11 +132,20 @@ Tensor randperm(std::int64_t n, Generator& generator) {
   return result;
 }
 
-Tensor empty_like(const Tensor& other) { return empty(other.shape(), options_of(other)); }
-Tensor zeros_like(const Tensor& other) { return full_like(other, 0); }
-Tensor ones_like(const Tensor& other) { return full_like(other, 1); }
-Tensor full_like(const Tensor& other, Scalar value) {
-  return full(other.shape(), value, options_of(other));
+Tensor empty_like(const Tensor& other, MemoryFormat format) {
+  if (format != MemoryFormat::Preserve) return detail::make_empty(other.spec(), format);
+  if (other.is_traced()) return detail::make_empty(other.spec());
+  return detail::make_empty(other.spec(), preserved_strides(other.shape(), other.strides()));
+}
+
+Tensor zeros_like(const Tensor& other, MemoryFormat format) { return full_like(other, 0, format); }
+
+Tensor ones_like(const Tensor& other, MemoryFormat format) { return full_like(other, 1, format); }
+
+Tensor full_like(const Tensor& other, Scalar value, MemoryFormat format) {
+  Tensor result = empty_like(other, format);
+  kernels::fill(result, value);
+  return result;
 }
 
 template <class T>

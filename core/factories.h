@@ -48,10 +48,12 @@ Tensor randint(std::int64_t low, std::int64_t high, const Shape& shape,
 /// A random permutation of 0 … n-1, int64.
 Tensor randperm(std::int64_t n, Generator& generator = default_generator());
 
-Tensor empty_like(const Tensor& other);
-Tensor zeros_like(const Tensor& other);
-Tensor ones_like(const Tensor& other);
-Tensor full_like(const Tensor& other, Scalar value);
+// Of the shape, dtype and device of `other`, by default with the dimensions in the same order in
+// memory. In a trace, where that order is not known, contiguous.
+Tensor empty_like(const Tensor& other, MemoryFormat format = MemoryFormat::Preserve);
+Tensor zeros_like(const Tensor& other, MemoryFormat format = MemoryFormat::Preserve);
+Tensor ones_like(const Tensor& other, MemoryFormat format = MemoryFormat::Preserve);
+Tensor full_like(const Tensor& other, Scalar value, MemoryFormat format = MemoryFormat::Preserve);
 
 /// A tensor of `shape` with a copy of `values` in row-major order. `T` is one of bool, uint8_t,
 /// int64_t, float, double and becomes the dtype. Throws `Error` when the counts differ.

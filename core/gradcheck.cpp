@@ -76,8 +76,18 @@ std::string index_text(const Shape& shape, std::int64_t position) {
   return index.to_string();
 }
 
+/// Where row-major position `position` of `tensor` lies, in elements from the first.
+std::int64_t offset_of(const Tensor& tensor, std::int64_t position) {
+  std::int64_t offset = 0;
+  for (std::size_t d = tensor.dim(); d-- > 0;) {
+    offset += position % tensor.shape()[d] * tensor.strides()[d];
+    position /= tensor.shape()[d];
+  }
+  return offset;
+}
+
 /// Compares the gradients of Σ function(inputs)·weights with differences. The differences are
-/// taken at contiguous copies, so that the inputs stay as they are and may have any strides.
+/// taken at copies, so that the inputs stay as they are and may have any strides.
 bool check_gradients(std::string_view check, const TensorsFunction& function,
                      const std::vector<Tensor>& inputs, const GradcheckOptions& options) {
   const std::vector<std::size_t> wanted = indices_of_wanted(check, inputs);
@@ -104,12 +114,13 @@ bool check_gradients(std::string_view check, const TensorsFunction& function,
     const Tensor& input = moved[wanted[k]];
     double* elements = input.data<double>();
     for (std::int64_t e = 0; e < input.numel(); ++e) {
-      const double center = elements[e];
-      elements[e] = center + options.step;
+      double& element = elements[offset_of(input, e)];
+      const double center = element;
+      element = center + options.step;
       const double above = weighted_sum(function(moved), weights);
-      elements[e] = center - options.step;
+      element = center - options.step;
       const double below = weighted_sum(function(moved), weights);
-      elements[e] = center;
+      element = center;
       const double numeric = (above - below) / (2 * options.step);
       const double ours = analytic[k][static_cast<std::size_t>(e)];
       TENON_CHECK(

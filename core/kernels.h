@@ -15,7 +15,7 @@ void fill(const Tensor& target, Scalar value);
 /// either of them.
 void add(const Tensor& a, const Tensor& b, const Tensor& target);
 /// Sums `source` into the contiguous `target`, whose shape broadcasts to the source's. The order
-/// of additions is fixed by the shapes alone.
+/// of additions is fixed by shapes and strides alone.
 void sum_to(const Tensor& source, const Tensor& target);
 
 }  // namespace tenon::kernels

@@ -11,7 +11,8 @@
 
 namespace tenon::detail {
 
-/// The operands' common iteration space after neighbouring dimensions that step alike were joined.
+/// The operands' common iteration space: dimensions in the order in which the first operand, the
+/// target, lies in memory, neighbours that step alike joined.
 template <std::size_t kOperands>
 struct LoopNest {
   Shape shape;                             // outermost first; at least one dimension
@@ -24,26 +25,8 @@ struct LoopNest {
       base[k] = static_cast<std::byte*>(operands[k].raw_data());
       item[k] = item_size(operands[k].dtype());
     }
-    for (std::size_t d = 0; d < common.size(); ++d) {
-      if (common[d] == 1) continue;
-      std::array<std::int64_t, kOperands> step;
-      bool joins = !shape.empty();
-      for (std::size_t k = 0; k < kOperands; ++k) {
-        step[k] = stride_of(operands[k], common, d);
-        joins = joins && strides[k].back() == step[k] * common[d];
-      }
-      if (joins) {
-        shape.back() *= common[d];
-      } else {
-        shape.push_back(common[d]);
-      }
-      for (std::size_t k = 0; k < kOperands; ++k) {
-        if (joins) {
-          strides[k].back() = step[k];
-        } else {
-          strides[k].push_back(step[k]);
-        }
-      }
+    for (const std::int64_t d : memory_order(common, operands[0])) {
+      append(common, static_cast<std::size_t>(d), operands);
     }
     if (shape.empty()) {
       shape.push_back(1);
@@ -57,6 +40,50 @@ struct LoopNest {
     if (d < lead || operand.shape()[d - lead] == 1) return 0;
     return operand.strides()[d - lead];
   }
+
+ private:
+  /// The dimensions of more than one element, those along which `target` steps furthest first.
+  static Shape memory_order(const Shape& common, const Tensor& target) {
+    Shape order;
+    Strides steps;
+    for (std::size_t d = 0; d < common.size(); ++d) {
+      if (common[d] == 1) continue;
+      const std::int64_t step = stride_of(target, common, d);
+      std::size_t at = order.size();
+      while (at > 0 && steps[at - 1] < step) --at;
+      order.insert(at, static_cast<std::int64_t>(d));
+      steps.insert(at, step);
+    }
+    return order;
+  }
+
+  /// Adds dimension `d` inside of those before, joined with the last where all step alike.
+  void append(const Shape& common, std::size_t d, std::span<const Tensor, kOperands> operands) {
+    std::array<std::int64_t, kOperands> step;
+    bool joins = !shape.empty();
+    for (std::size_t k = 0; k < kOperands; ++k) {
+      step[k] = stride_of(operands[k], common, d);
+      joins = joins && strides[k].back() == step[k] * common[d];
+    }
+    if (joins) {
+      shape.back() *= common[d];
+    } else {
+      shape.push_back(common[d]);
+    }
+    for (std::size_t k = 0; k < kOperands; ++k) {
+      if (joins) {
+        strides[k].back() = step[k];
+      } else {
+        strides[k].push_back(step[k]);
+      }
+    }
+  }
+};
+
+/// In which order a reduction meets the elements of one result.
+enum class SummedOrder : std::uint8_t {
+  Logical,  // row-major, for reductions that ask for positions
+  Memory,   // as the source lies in memory, so that it is read from one end to the other
 };
 
 /// A source's dimensions sorted into those that a target keeps and those that are summed away,
@@ -68,14 +95,26 @@ struct ReductionNest {
   Strides summed_source;
 
   /// `target` broadcasts to the source's shape; where it has a 1 the source is reduced.
-  ReductionNest(const Tensor& source, const Shape& target) {
+  ReductionNest(const Tensor& source, const Shape& target,
+                SummedOrder order = SummedOrder::Logical) {
     const std::size_t lead = source.dim() - target.size();
+    Shape sizes;
+    Strides steps;
     for (std::size_t d = 0; d < source.dim(); ++d) {
       const std::int64_t size = source.shape()[d];
-      const bool keep = d >= lead && target[d - lead] == size;
+      const std::int64_t step = source.strides()[d];
       if (size == 1) continue;
-      append(keep ? kept : summed, keep ? kept_source : summed_source, size, source.strides()[d]);
+      if (d >= lead && target[d - lead] == size) {
+        append(kept, kept_source, size, step);
+        continue;
+      }
+      std::size_t at = sizes.size();
+      while (order == SummedOrder::Memory && at > 0 && steps[at - 1] < step) --at;
+      sizes.insert(at, size);
+      steps.insert(at, step);
     }
+    for (std::size_t d = 0; d < sizes.size(); ++d)
+      append(summed, summed_source, sizes[d], steps[d]);
     if (kept.empty()) append(kept, kept_source, 1, 0);
     if (summed.empty()) append(summed, summed_source, 1, 0);
   }

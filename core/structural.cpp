@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <sstream>
 
 #include "tenon/core/kernels.h"
 #include "tenon/core/tensor_body.h"
@@ -40,6 +41,17 @@ std::optional<Strides> view_strides(const Shape& shape, const Strides& strides,
 std::vector<std::int64_t> values(const Shape& shape) { return shape.to_vector(); }
 
 const Tensor& only(std::span<const Tensor> tensors) { return tensors[0]; }
+
+std::string format_text(MemoryFormat format) {
+  std::ostringstream text;
+  text << format;
+  return text.str();
+}
+
+void check_format(std::string_view op, MemoryFormat format, const Shape& shape) {
+  TENON_CHECK(format != MemoryFormat::ChannelsLast || shape.size() == 4, op,
+              ": channels_last needs 4 dimensions [N, C, H, W], got ", shape);
+}
 
 Tensor slice_view(const Tensor& x, std::size_t dim, std::int64_t start, std::int64_t length,
                   std::int64_t step) {
@@ -91,7 +103,7 @@ std::vector<Tensor> ReshapeOp::forward(std::span<const Tensor> inputs,
   if (const auto strides = view_strides(x.shape(), x.strides(), target)) {
     return {detail::make_view(x, target, *strides, x.body()->offset)};
   }
-  const Tensor copy = x.clone();
+  const Tensor copy = x.contiguous();
   return {detail::make_view(copy, target, contiguous_strides(target), 0)};
 }
 
@@ -270,17 +282,24 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
 // ---- copy, detach, accumulate -------------------------------------------------------------------
 
 Attributes CopyOp::attributes() const {
-  return {{"dtype", std::string(tenon::name(dtype_))}, {"device", device_.to_string()}};
+  Attributes result{{"dtype", std::string(tenon::name(dtype_))}, {"device", device_.to_string()}};
+  if (format_ != MemoryFormat::Preserve) result.push_back({"format", format_text(format_)});
+  return result;
 }
 
 std::vector<TensorSpec> CopyOp::infer(std::span<const TensorSpec> inputs) const {
+  check_format("copy", format_, inputs[0].shape);
   return {{inputs[0].shape, dtype_, device_}};
 }
 
 std::vector<Tensor> CopyOp::forward(std::span<const Tensor> inputs,
                                     std::span<const TensorSpec> outputs) const {
-  Tensor result = detail::make_empty(outputs[0]);
-  kernels::copy(only(inputs), result);
+  const Tensor& x = only(inputs);
+  const Tensor result =
+      format_ == MemoryFormat::Preserve
+          ? detail::make_empty(outputs[0], preserved_strides(x.shape(), x.strides()))
+          : detail::make_empty(outputs[0], format_);
+  kernels::copy(x, result);
   return {result};
 }
 
@@ -288,6 +307,24 @@ std::vector<Tensor> CopyOp::backward(const BackwardContext& context,
                                      std::span<const Tensor> grad_outputs) const {
   const TensorSpec& input = context.input_spec(0);
   return {grad_outputs[0].to(input.device, input.dtype)};
+}
+
+Attributes FormatOp::attributes() const { return {{"format", format_text(format_)}}; }
+
+std::vector<TensorSpec> FormatOp::infer(std::span<const TensorSpec> inputs) const {
+  check_format(name(), format_, inputs[0].shape);
+  return {inputs[0]};
+}
+
+std::vector<Tensor> FormatOp::forward(std::span<const Tensor> inputs,
+                                      std::span<const TensorSpec>) const {
+  const Tensor& x = only(inputs);
+  return {unless_ == Unless::IsContiguous ? x.contiguous(format_) : x.to(format_)};
+}
+
+std::vector<Tensor> FormatOp::backward(const BackwardContext&,
+                                       std::span<const Tensor> grad_outputs) const {
+  return {grad_outputs[0]};
 }
 
 std::vector<TensorSpec> DetachOp::infer(std::span<const TensorSpec> inputs) const {
@@ -307,7 +344,7 @@ std::vector<TensorSpec> AccumulateOp::infer(std::span<const TensorSpec> inputs) 
 
 std::vector<Tensor> AccumulateOp::forward(std::span<const Tensor> inputs,
                                           std::span<const TensorSpec> outputs) const {
-  Tensor result = detail::make_empty(outputs[0]);
+  const Tensor result = detail::make_elementwise(outputs[0], inputs);
   kernels::add(inputs[0], inputs[1], result);
   return {result};
 }
@@ -409,9 +446,17 @@ Tensor Tensor::unsqueeze(std::int64_t dim) const {
 
 Tensor Tensor::detach() const { return apply(DetachOp(), {*this}); }
 
-Tensor Tensor::contiguous() const { return is_contiguous() ? *this : clone(); }
+Tensor Tensor::contiguous(MemoryFormat format) const {
+  TENON_CHECK(format != MemoryFormat::Preserve,
+              "contiguous: preserve is no format to ask for; clone() preserves one");
+  check_format("contiguous", format, shape());
+  if (is_traced()) return apply(FormatOp(format, FormatOp::Unless::IsContiguous), {*this});
+  return is_contiguous(format) ? *this : clone(format);
+}
 
-Tensor Tensor::clone() const { return apply(CopyOp(dtype(), device()), {*this}); }
+Tensor Tensor::clone(MemoryFormat format) const {
+  return apply(CopyOp(dtype(), device(), format), {*this});
+}
 
 Tensor Tensor::to(DType dtype) const { return to(device(), dtype); }
 
@@ -420,6 +465,13 @@ Tensor Tensor::to(Device device) const { return to(device, dtype()); }
 Tensor Tensor::to(Device device, DType dtype) const {
   if (device == this->device() && dtype == this->dtype()) return *this;
   return apply(CopyOp(dtype, device), {*this});
+}
+
+Tensor Tensor::to(MemoryFormat format) const {
+  if (format == MemoryFormat::Preserve) return *this;
+  check_format("to", format, shape());
+  if (is_traced()) return apply(FormatOp(format, FormatOp::Unless::IsSuggested), {*this});
+  return suggest_memory_format() == format ? *this : clone(format);
 }
 
 }  // namespace tenon

@@ -127,10 +127,11 @@ class SumToOp : public Op {
   Shape shape_;
 };
 
-/// Tensor::to, clone and contiguous: a contiguous copy of that dtype on that device.
+/// Tensor::to, clone and contiguous: a copy of that dtype on that device, in that memory format.
 class CopyOp : public Op {
  public:
-  CopyOp(DType dtype, Device device) : dtype_(dtype), device_(device) {}
+  CopyOp(DType dtype, Device device, MemoryFormat format = MemoryFormat::Preserve)
+      : dtype_(dtype), device_(device), format_(format) {}
   std::string_view name() const override { return "copy"; }
   Attributes attributes() const override;
   std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs) const override;
@@ -142,6 +143,30 @@ class CopyOp : public Op {
  private:
   DType dtype_;
   Device device_;
+  MemoryFormat format_;
+};
+
+/// Tensor::contiguous and Tensor::to(MemoryFormat) in a trace, where the strides are not known yet:
+/// each run finds out whether a copy is needed.
+class FormatOp : public Op {
+ public:
+  /// What must hold for the input to be returned as it is.
+  enum class Unless : std::uint8_t { IsContiguous, IsSuggested };
+
+  FormatOp(MemoryFormat format, Unless unless) : format_(format), unless_(unless) {}
+  std::string_view name() const override {
+    return unless_ == Unless::IsContiguous ? "contiguous" : "to_format";
+  }
+  Attributes attributes() const override;
+  std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs) const override;
+  std::vector<Tensor> forward(std::span<const Tensor> inputs,
+                              std::span<const TensorSpec> outputs) const override;
+  std::vector<Tensor> backward(const BackwardContext& context,
+                               std::span<const Tensor> grad_outputs) const override;
+
+ private:
+  MemoryFormat format_;
+  Unless unless_;
 };
 
 /// Tensor::detach.

@@ -1,6 +1,7 @@
 #include "tenon/core/tensor.h"
 
 #include <algorithm>
+#include <array>
 #include <ostream>
 
 #include "tenon/core/autograd.h"
@@ -17,6 +18,14 @@ std::ostream& operator<<(std::ostream& out, const TensorSpec& spec) {
 }
 
 namespace detail {
+namespace {
+
+Strides strides_of(MemoryFormat format, const Shape& shape) {
+  return format == MemoryFormat::ChannelsLast ? channels_last_strides(shape)
+                                              : contiguous_strides(shape);
+}
+
+}  // namespace
 
 Tensor make_tensor(std::shared_ptr<Storage> storage, const Shape& shape, const Strides& strides,
                    std::int64_t offset, DType dtype) {
@@ -50,10 +59,31 @@ std::size_t byte_count(const TensorSpec& spec, std::string_view op) {
   return bytes;
 }
 
-Tensor make_empty(const TensorSpec& spec) {
+Tensor with_strides_of(const Tensor& tensor, MemoryFormat format) {
+  const Strides strides = strides_of(format, tensor.shape());
+  return strides == tensor.strides()
+             ? tensor
+             : make_view(tensor, tensor.shape(), strides, tensor.body()->offset);
+}
+
+Tensor make_empty(const TensorSpec& spec, MemoryFormat format) {
+  return make_empty(spec, strides_of(format, spec.shape));
+}
+
+Tensor make_empty(const TensorSpec& spec, const Strides& strides) {
   const std::size_t bytes = byte_count(spec, "empty");
-  return make_tensor(Storage::allocate(bytes, spec.device), spec.shape,
-                     contiguous_strides(spec.shape), 0, spec.dtype);
+  return make_tensor(Storage::allocate(bytes, spec.device), spec.shape, strides, 0, spec.dtype);
+}
+
+Tensor make_elementwise(const TensorSpec& spec, std::span<const Tensor> inputs) {
+  constexpr std::size_t kMostOperands = 8;
+  std::array<OperandLayout, kMostOperands> layouts{};
+  TENON_CHECK(inputs.size() <= kMostOperands, "elementwise: at most ", kMostOperands,
+              " operands, got ", inputs.size());
+  for (std::size_t k = 0; k < inputs.size(); ++k) {
+    layouts[k] = {&inputs[k].shape(), &inputs[k].strides()};
+  }
+  return make_empty(spec, elementwise_strides(spec.shape, std::span(layouts).first(inputs.size())));
 }
 
 Tensor make_traced(const TensorSpec& spec, std::shared_ptr<const TracedValue> value) {
@@ -78,7 +108,13 @@ TensorBody& body_of(const Tensor& tensor) {
 using detail::body_of;
 
 const Shape& Tensor::shape() const { return body_of(*this).shape; }
-const Strides& Tensor::strides() const { return body_of(*this).strides; }
+const Strides& Tensor::strides() const {
+  const detail::TensorBody& body = body_of(*this);
+  TENON_CHECK(body.traced == nullptr,
+              "tensor: a tensor being traced has a shape but no strides: its memory format is that "
+              "of the inputs of each run; ask for one with contiguous() or to()");
+  return body.strides;
+}
 std::int64_t Tensor::size(std::int64_t dim) const {
   TENON_CHECK(!shape().empty(), "size: a 0-dimensional tensor has no dimension ", dim);
   return shape()[normalize_dim(dim, shape().size(), "size")];
@@ -89,15 +125,12 @@ Device Tensor::device() const { return body_of(*this).device; }
 TensorSpec Tensor::spec() const { return {shape(), dtype(), device()}; }
 bool Tensor::is_traced() const { return body_of(*this).traced != nullptr; }
 
-bool Tensor::is_contiguous() const {
-  std::int64_t expected = 1;
-  const Shape& sizes = shape();
-  if (numel() == 0) return true;
-  for (std::size_t i = sizes.size(); i-- > 0;) {
-    if (sizes[i] != 1 && strides()[i] != expected) return false;
-    expected *= sizes[i];
-  }
-  return true;
+bool Tensor::is_contiguous(MemoryFormat format) const {
+  return has_format(shape(), strides(), format);
+}
+
+MemoryFormat Tensor::suggest_memory_format() const {
+  return tenon::suggest_memory_format(shape(), strides());
 }
 
 void* Tensor::raw_data() const {

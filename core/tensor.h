@@ -11,6 +11,7 @@
 #include "tenon/core/device.h"
 #include "tenon/core/dtype.h"
 #include "tenon/core/memory.h"
+#include "tenon/core/memory_format.h"
 #include "tenon/core/shape.h"
 
 namespace tenon {
@@ -43,7 +44,7 @@ class Tensor {
 
   bool defined() const { return body_ != nullptr; }
   const Shape& shape() const;
-  /// In elements; 0 where a dimension was expanded.
+  /// In elements; 0 where a dimension was expanded. Not known in a trace: throws `Error` there.
   const Strides& strides() const;
   /// Size of dimension `dim`, which may count from the back.
   std::int64_t size(std::int64_t dim) const;
@@ -53,8 +54,11 @@ class Tensor {
   DType dtype() const;
   Device device() const;
   TensorSpec spec() const;
-  /// True when the elements lie in row-major order without gaps.
-  bool is_contiguous() const;
+  /// True when the elements lie in the order of `format` without gaps. Not known in a trace: throws
+  /// `Error` there, and so does `suggest_memory_format`.
+  bool is_contiguous(MemoryFormat format = MemoryFormat::Contiguous) const;
+  /// The format that results computed from this tensor should have.
+  MemoryFormat suggest_memory_format() const;
   /// True for the shape-only tensors that a trace hands out: they have no elements.
   bool is_traced() const;
   /// True when both handles are the same tensor (not merely equal).
@@ -117,14 +121,20 @@ class Tensor {
 
   // ---- copies -----------------------------------------------------------------------------------
 
-  /// This tensor when it is contiguous already, otherwise a contiguous copy.
-  Tensor contiguous() const;
-  /// A contiguous copy.
-  Tensor clone() const;
-  /// This tensor when nothing changes, otherwise a converted copy.
+  /// This tensor when its elements lie in that order already, otherwise a copy whose do. Throws
+  /// `Error` for channels-last of other than 4 dimensions, and for `Preserve`.
+  Tensor contiguous(MemoryFormat format = MemoryFormat::Contiguous) const;
+  /// A copy, by default with the dimensions in the same order in memory.
+  Tensor clone(MemoryFormat format = MemoryFormat::Preserve) const;
+  /// This tensor when nothing changes, otherwise a converted copy with the dimensions in the same
+  /// order in memory.
   Tensor to(DType dtype) const;
   Tensor to(Device device) const;
   Tensor to(Device device, DType dtype) const;
+  /// This tensor when that is the format it suggests, otherwise a copy in that format. Other than
+  /// `contiguous`, it leaves a tensor with gaps as it is, and makes a copy whose strides say
+  /// channels-last also where a size of 1 lets it be either.
+  Tensor to(MemoryFormat format) const;
 
   // ---- in place (each bumps the version that autograd checks)
   // ------------------------------------ They throw `Error` on a tensor whose gradient is being

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -61,7 +62,7 @@ struct TensorBody {
 /// What `tensor` points to; throws `Error` when it is undefined.
 TensorBody& body_of(const Tensor& tensor);
 
-/// The memory that a contiguous tensor of `spec` takes. Throws `Error` naming `op` when a size is
+/// The memory that a dense tensor of `spec` takes. Throws `Error` naming `op` when a size is
 /// negative or the count overflows.
 std::size_t byte_count(const TensorSpec& spec, std::string_view op);
 /// A tensor over `storage` without history.
@@ -70,10 +71,18 @@ Tensor make_tensor(std::shared_ptr<Storage> storage, const Shape& shape, const S
 /// Another view of `base`'s storage without history.
 Tensor make_view(const Tensor& base, const Shape& shape, const Strides& strides,
                  std::int64_t offset);
+/// `tensor`, which has that format, with the strides that the format gives to dimensions of size 1
+/// too: where a tensor could be in either format, they say which.
+Tensor with_strides_of(const Tensor& tensor, MemoryFormat format);
 /// Another handle to the same elements, without history.
 Tensor without_history(const Tensor& tensor);
-/// Uninitialised contiguous memory of that spec.
-Tensor make_empty(const TensorSpec& spec);
+/// Uninitialised memory of that spec, contiguous or channels-last.
+Tensor make_empty(const TensorSpec& spec, MemoryFormat format = MemoryFormat::Contiguous);
+/// The same with these strides, which must be dense.
+Tensor make_empty(const TensorSpec& spec, const Strides& strides);
+/// Uninitialised memory for the result of an elementwise op on `inputs`, which broadcast to its
+/// shape: in the order in which the inputs lie (`elementwise_strides`).
+Tensor make_elementwise(const TensorSpec& spec, std::span<const Tensor> inputs);
 /// A shape-only tensor standing for `value`.
 Tensor make_traced(const TensorSpec& spec, std::shared_ptr<const TracedValue> value);
 

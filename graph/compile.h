@@ -32,7 +32,9 @@ struct CompileOptions {
 /// of the module and its parts, and whether gradients are switched on (a block whose fused backward
 /// would be slower fuses only without them). Parameters are read by their handles at every call, so
 /// that an optimizer step, `copy_` and `set_data` are seen; when one changes its shape, dtype or
-/// device, or the module holds another tensor in its place, the graph is made anew.
+/// device, or the module holds another tensor in its place, the graph is made anew. Memory formats
+/// are no part of the signature: results have those that `f` itself would give for the same inputs,
+/// except that a reshape of a reshape becomes one, which may leave a channels-last order as it is.
 ///
 /// Called while another function is traced, it becomes part of that trace.
 class CompiledFunction {

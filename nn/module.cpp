@@ -248,6 +248,11 @@ void Module::to(DType dtype) {
   });
 }
 
+void Module::to(MemoryFormat format) {
+  convert(
+      [format](const Tensor& tensor) { return tensor.dim() == 4 ? tensor.to(format) : tensor; });
+}
+
 void Module::zero_grad() {
   for (const NamedTensor& item : named_parameters()) item.tensor.set_grad({});
 }

@@ -84,6 +84,8 @@ class Module {
   void to(Device device);
   /// Converts the floating ones to `dtype`, which must be floating.
   void to(DType dtype);
+  /// Brings those of 4 dimensions, the weights of convolutions, into `format`.
+  void to(MemoryFormat format);
   void zero_grad();
   /// Switches the gradients of all parameters on or off.
   void requires_grad_(bool value = true);

@@ -209,7 +209,8 @@ void Optimizer::load_state_dict(const TensorMap& state) {
       for (const std::string& tensor : state_names_) {
         const auto found = state.find(state_key(i, tensor));
         if (found == state.end()) continue;
-        target.tensors.emplace(tensor, found->second.detach().clone().to(parameter.device()));
+        const Tensor copy = empty_like(parameter);  // in the parameter's memory format
+        target.tensors.emplace(tensor, copy.copy_(found->second.detach()));
       }
     }
   }

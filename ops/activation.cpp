@@ -154,7 +154,7 @@ std::vector<TensorSpec> ActivationOp::infer(std::span<const TensorSpec> inputs) 
 
 std::vector<Tensor> ActivationOp::forward(std::span<const Tensor> inputs,
                                           std::span<const TensorSpec> outputs) const {
-  const Tensor y = tenon::detail::make_empty(outputs[0]);
+  const Tensor y = tenon::detail::make_elementwise(outputs[0], inputs);
   TENON_DISPATCH(y.device(), activation(kind_, parameters_, inputs[0], y));
   return {y};
 }
@@ -189,7 +189,7 @@ std::vector<TensorSpec> ActivationGradOp::infer(std::span<const TensorSpec> inpu
 
 std::vector<Tensor> ActivationGradOp::forward(std::span<const Tensor> inputs,
                                               std::span<const TensorSpec> outputs) const {
-  const Tensor grad_x = tenon::detail::make_empty(outputs[0]);
+  const Tensor grad_x = tenon::detail::make_elementwise(outputs[0], inputs);
   TENON_DISPATCH(grad_x.device(),
                  activation_grad(kind_, parameters_, inputs[0], inputs[1], grad_x));
   return {grad_x};

@@ -76,7 +76,7 @@ std::vector<TensorSpec> BinaryOp::infer(std::span<const TensorSpec> inputs) cons
 
 std::vector<Tensor> BinaryOp::forward(std::span<const Tensor> inputs,
                                       std::span<const TensorSpec> outputs) const {
-  const Tensor out = tenon::detail::make_empty(outputs[0]);
+  const Tensor out = tenon::detail::make_elementwise(outputs[0], inputs);
   TENON_DISPATCH(out.device(), binary(kind_, inputs[0], inputs[1], out));
   return {out};
 }
@@ -186,7 +186,7 @@ std::vector<TensorSpec> BinaryScalarOp::infer(std::span<const TensorSpec> inputs
 
 std::vector<Tensor> BinaryScalarOp::forward(std::span<const Tensor> inputs,
                                             std::span<const TensorSpec> outputs) const {
-  const Tensor out = tenon::detail::make_empty(outputs[0]);
+  const Tensor out = tenon::detail::make_elementwise(outputs[0], inputs);
   TENON_DISPATCH(out.device(), binary_scalar(kind_, inputs[0], scalar_, reversed_, out));
   return {out};
 }

@@ -39,7 +39,7 @@ std::vector<TensorSpec> CompareOp::infer(std::span<const TensorSpec> inputs) con
 
 std::vector<Tensor> CompareOp::forward(std::span<const Tensor> inputs,
                                        std::span<const TensorSpec> outputs) const {
-  const Tensor out = tenon::detail::make_empty(outputs[0]);
+  const Tensor out = tenon::detail::make_elementwise(outputs[0], inputs);
   TENON_DISPATCH(out.device(), compare(kind_, inputs[0], inputs[1], out));
   return {out};
 }
@@ -52,7 +52,7 @@ std::vector<TensorSpec> CompareScalarOp::infer(std::span<const TensorSpec> input
 
 std::vector<Tensor> CompareScalarOp::forward(std::span<const Tensor> inputs,
                                              std::span<const TensorSpec> outputs) const {
-  const Tensor out = tenon::detail::make_empty(outputs[0]);
+  const Tensor out = tenon::detail::make_elementwise(outputs[0], inputs);
   TENON_DISPATCH(out.device(), compare_scalar(kind_, inputs[0], scalar_, out));
   return {out};
 }
@@ -68,7 +68,7 @@ std::vector<TensorSpec> TestOp::infer(std::span<const TensorSpec> inputs) const 
 
 std::vector<Tensor> TestOp::forward(std::span<const Tensor> inputs,
                                     std::span<const TensorSpec> outputs) const {
-  const Tensor out = tenon::detail::make_empty(outputs[0]);
+  const Tensor out = tenon::detail::make_elementwise(outputs[0], inputs);
   TENON_DISPATCH(out.device(), test(kind_, inputs[0], out));
   return {out};
 }

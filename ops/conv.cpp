@@ -1,11 +1,11 @@
 #include "tenon/ops/conv.h"
 
 #include "tenon/core/structural.h"
-#include "tenon/core/tensor_body.h"
 #include "tenon/ops/conv_rules.h"
 #include "tenon/ops/cpu/conv.h"
 #include "tenon/ops/cuda/conv.h"
 #include "tenon/ops/dispatch.h"
+#include "tenon/ops/image_format.h"
 
 namespace tenon::ops {
 namespace {
@@ -143,11 +143,12 @@ std::vector<TensorSpec> Conv2dOp::infer(std::span<const TensorSpec> inputs) cons
 
 std::vector<Tensor> Conv2dOp::forward(std::span<const Tensor> inputs,
                                       std::span<const TensorSpec> outputs) const {
-  const Tensor y = detail::make_empty(outputs[0]);
-  const Tensor x = inputs[0].contiguous();
-  const Tensor weight = inputs[1].contiguous();
+  const MemoryFormat format = result_format({inputs[0], inputs[1]});
+  const Tensor y = kernel_result(outputs[0], format);
+  const Tensor x = kernel_operand(inputs[0]);
+  const Tensor weight = kernel_operand(inputs[1]);
   TENON_DISPATCH(y.device(), conv2d(x, weight, bias_or_none(inputs), options_, y));
-  return {y};
+  return {finished(y, format)};
 }
 
 Saved Conv2dOp::saved(IndexMask needs_grad) const { return saved_operands(needs_grad); }
@@ -179,11 +180,12 @@ std::vector<TensorSpec> ConvTranspose2dOp::infer(std::span<const TensorSpec> inp
 
 std::vector<Tensor> ConvTranspose2dOp::forward(std::span<const Tensor> inputs,
                                                std::span<const TensorSpec> outputs) const {
-  const Tensor y = detail::make_empty(outputs[0]);
-  const Tensor x = inputs[0].contiguous();
-  const Tensor weight = inputs[1].contiguous();
+  const MemoryFormat format = result_format({inputs[0], inputs[1]});
+  const Tensor y = kernel_result(outputs[0], format);
+  const Tensor x = kernel_operand(inputs[0]);
+  const Tensor weight = kernel_operand(inputs[1]);
   TENON_DISPATCH(y.device(), conv_transpose2d(x, weight, bias_or_none(inputs), options_, y));
-  return {y};
+  return {finished(y, format)};
 }
 
 Saved ConvTranspose2dOp::saved(IndexMask needs_grad) const { return saved_operands(needs_grad); }
@@ -232,11 +234,12 @@ std::vector<TensorSpec> Conv2dWeightGradOp::infer(std::span<const TensorSpec> in
 
 std::vector<Tensor> Conv2dWeightGradOp::forward(std::span<const Tensor> inputs,
                                                 std::span<const TensorSpec> outputs) const {
-  const Tensor grad_weight = detail::make_empty(outputs[0]);
-  const Tensor x = inputs[0].contiguous();
-  const Tensor grad = inputs[1].contiguous();
+  const MemoryFormat format = result_format({inputs[0], inputs[1]});
+  const Tensor grad_weight = kernel_result(outputs[0], format);
+  const Tensor x = kernel_operand(inputs[0]);
+  const Tensor grad = kernel_operand(inputs[1]);
   TENON_DISPATCH(x.device(), conv2d_weight_grad(x, grad, options_, grad_weight));
-  return {grad_weight};
+  return {finished(grad_weight, format)};
 }
 
 Saved Conv2dWeightGradOp::saved(IndexMask needs_grad) const { return saved_operands(needs_grad); }

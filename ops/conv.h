@@ -1,6 +1,10 @@
 // Two-dimensional convolutions: conv2d, its data gradient conv_transpose2d, and its weight
 // gradient. Each is bilinear, and the derivatives of each are the other two, so that the family is
 // closed under differentiation.
+//
+// A result is channels-last where one of its two operands (x and weight, x and grad_out) suggests
+// that format, as PyTorch's are. On a GPU such data is not converted in TF32 and 16 bits; in true
+// float32 and float64, and on the CPU, convolutions work on contiguous copies.
 #pragma once
 
 #include "tenon/core/op.h"

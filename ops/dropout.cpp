@@ -27,7 +27,8 @@ std::vector<TensorSpec> DropoutOp::infer(std::span<const TensorSpec> inputs) con
 
 std::vector<Tensor> DropoutOp::forward(std::span<const Tensor> inputs,
                                        std::span<const TensorSpec> outputs) const {
-  const Tensor y = tenon::detail::make_empty(outputs[0]);
+  const Tensor y = tenon::detail::make_elementwise(outputs[0], inputs);
+  // Contiguous whatever x is: an element is dropped by its index, not by where it lies.
   const Tensor mask = tenon::detail::make_empty(outputs[1]);
   Generator& generator = default_generator();
   const auto blocks = static_cast<std::uint64_t>((mask.numel() + 3) / 4);
@@ -54,7 +55,7 @@ std::vector<TensorSpec> MaskScaleOp::infer(std::span<const TensorSpec> inputs) c
 
 std::vector<Tensor> MaskScaleOp::forward(std::span<const Tensor> inputs,
                                          std::span<const TensorSpec> outputs) const {
-  const Tensor y = tenon::detail::make_empty(outputs[0]);
+  const Tensor y = tenon::detail::make_elementwise(outputs[0], inputs);
   TENON_DISPATCH(outputs[0].device, mask_scale(inputs[0], inputs[1], scale_, y));
   return {y};
 }

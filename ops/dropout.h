@@ -7,7 +7,8 @@ namespace tenon::ops {
 
 /// In training each element is zeroed with probability `p` and otherwise scaled by 1/(1 − p), so
 /// that the mean stays (Srivastava et al. 2014, JMLR 15); otherwise `x` itself. The mask comes from
-/// the default generator when the op runs, also inside a compiled function. Throws `Error` unless
+/// the default generator when the op runs, also inside a compiled function; which elements it drops
+/// does not depend on the memory format of `x`, which the result has too. Throws `Error` unless
 /// `x` is floating and `p` in [0, 1].
 Tensor dropout(const Tensor& x, double p = 0.5, bool training = true);
 

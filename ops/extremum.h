@@ -1,4 +1,5 @@
-// Largest and smallest elements, and where they are.
+// Largest and smallest elements, and where they are. Inputs in another memory format are worked on
+// as contiguous copies, and results are contiguous.
 #pragma once
 
 #include <utility>

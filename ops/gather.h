@@ -1,4 +1,5 @@
-// Picking elements by index along a dimension, and its adjoint.
+// Picking elements by index along a dimension, and its adjoint. Inputs in another memory format are
+// worked on as contiguous copies, and results are contiguous.
 #pragma once
 
 #include "tenon/core/op.h"

@@ -1,5 +1,7 @@
 #include "tenon/ops/join.h"
 
+#include <algorithm>
+
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/promotion.h"
 
@@ -32,7 +34,12 @@ std::vector<TensorSpec> CatOp::infer(std::span<const TensorSpec> inputs) const {
 
 std::vector<Tensor> CatOp::forward(std::span<const Tensor> inputs,
                                    std::span<const TensorSpec> outputs) const {
-  const Tensor out = tenon::detail::make_empty(outputs[0]);
+  const MemoryFormat format = inputs[0].suggest_memory_format();
+  const bool agree = std::all_of(inputs.begin(), inputs.end(), [format](const Tensor& input) {
+    return input.suggest_memory_format() == format;
+  });
+  const Tensor out =
+      tenon::detail::make_empty(outputs[0], agree ? format : MemoryFormat::Contiguous);
   const std::size_t dim = normalize_dim(dim_, out.dim(), "cat");
   std::int64_t start = 0;
   for (const Tensor& input : inputs) {

@@ -22,7 +22,8 @@ class CatOp : public Op {
   std::int64_t dim_;
 };
 
-/// Joins along an existing dimension; dtypes are promoted by `result_type`.
+/// Joins along an existing dimension; dtypes are promoted by `result_type`. The result has the
+/// memory format that all tensors suggest, and is contiguous where they differ.
 Tensor cat(std::span<const Tensor> tensors, std::int64_t dim = 0);
 Tensor cat(std::initializer_list<Tensor> tensors, std::int64_t dim = 0);
 /// Joins tensors of equal shape along a new dimension, put before dimension `dim`.

@@ -1,4 +1,5 @@
-// Losses.
+// Losses. nll_loss and cross_entropy work on contiguous copies of inputs in another memory format;
+// the others are made of elementwise ops, which keep it.
 #pragma once
 
 #include "tenon/core/op.h"

@@ -2,11 +2,11 @@
 
 #include "tenon/core/autograd.h"
 #include "tenon/core/structural.h"
-#include "tenon/core/tensor_body.h"
 #include "tenon/ops/binary.h"
 #include "tenon/ops/cpu/norm.h"
 #include "tenon/ops/cuda/norm.h"
 #include "tenon/ops/dispatch.h"
+#include "tenon/ops/image_format.h"
 #include "tenon/ops/unary.h"
 
 namespace tenon::ops {
@@ -98,12 +98,13 @@ std::vector<TensorSpec> BatchNormOp::infer(std::span<const TensorSpec> inputs) c
 std::vector<Tensor> BatchNormOp::forward(std::span<const Tensor> inputs,
                                          std::span<const TensorSpec> outputs) const {
   const Positions at(has_);
-  const Tensor x = inputs[0].contiguous();
+  const MemoryFormat format = result_format({inputs[0]});
+  const Tensor x = kernel_operand(inputs[0]);
   const Tensor weight = has_.weight ? inputs[at.weight].contiguous() : Tensor();
   const Tensor bias = has_.bias ? inputs[at.bias].contiguous() : Tensor();
   const Tensor running_mean = has_.running ? inputs[at.running] : Tensor();
   const Tensor running_var = has_.running ? inputs[at.running + 1] : Tensor();
-  const Tensor y = detail::make_empty(outputs[0]);
+  const Tensor y = kernel_result(outputs[0], format);
   const Tensor mean = detail::make_empty(outputs[1]);
   const Tensor inverse = detail::make_empty(outputs[2]);
   if (options_.training) {
@@ -118,7 +119,7 @@ std::vector<Tensor> BatchNormOp::forward(std::span<const Tensor> inputs,
                    running_statistics(running_mean, running_var, options_.eps, mean, inverse));
   }
   TENON_DISPATCH(x.device(), normalize(x, mean, inverse, weight, bias, y));
-  return {y, mean, inverse};
+  return {finished(y, format), mean, inverse};
 }
 
 Saved BatchNormOp::saved(IndexMask /*needs_grad*/) const {
@@ -168,15 +169,16 @@ std::vector<TensorSpec> BatchNormBackwardOp::infer(std::span<const TensorSpec> i
 
 std::vector<Tensor> BatchNormBackwardOp::forward(std::span<const Tensor> inputs,
                                                  std::span<const TensorSpec> outputs) const {
-  const Tensor grad_x = detail::make_empty(outputs[0]);
+  const MemoryFormat format = result_format({inputs[0]});
+  const Tensor grad_x = kernel_result(outputs[0], format);
   const Tensor grad_weight = detail::make_empty(outputs[1]);
   const Tensor grad_bias = detail::make_empty(outputs[2]);
-  const Tensor x = inputs[0].contiguous();
-  const Tensor grad_out = inputs[3].contiguous();
+  const Tensor x = kernel_operand(inputs[0]);
+  const Tensor grad_out = inputs[3].contiguous(kernel_format(x.device(), format));
   const Tensor weight = inputs.size() > 4 ? inputs[4].contiguous() : Tensor();
   TENON_DISPATCH(x.device(), batch_norm_backward(x, inputs[1], inputs[2], grad_out, weight,
                                                  training_, grad_x, grad_weight, grad_bias));
-  return {grad_x, grad_weight, grad_bias};
+  return {finished(grad_x, format), grad_weight, grad_bias};
 }
 
 Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,

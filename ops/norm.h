@@ -1,4 +1,5 @@
-// Normalisation over the batch.
+// Normalisation over the batch. A channels-last x gives channels-last results; the CPU computes
+// them in contiguous copies.
 #pragma once
 
 #include "tenon/core/op.h"

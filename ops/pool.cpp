@@ -1,9 +1,9 @@
 #include "tenon/ops/pool.h"
 
-#include "tenon/core/tensor_body.h"
 #include "tenon/ops/cpu/pool.h"
 #include "tenon/ops/cuda/pool.h"
 #include "tenon/ops/dispatch.h"
+#include "tenon/ops/image_format.h"
 
 namespace tenon::ops {
 namespace {
@@ -89,12 +89,13 @@ std::vector<TensorSpec> MaxPool2dOp::infer(std::span<const TensorSpec> inputs) c
 
 std::vector<Tensor> MaxPool2dOp::forward(std::span<const Tensor> inputs,
                                          std::span<const TensorSpec> outputs) const {
-  const Tensor y = detail::make_empty(outputs[0]);
-  const Tensor places = detail::make_empty(outputs[1]);
-  const Tensor x = inputs[0].contiguous();
+  const MemoryFormat format = result_format({inputs[0]});
+  const Tensor y = kernel_result(outputs[0], format);
+  const Tensor places = kernel_result(outputs[1], format);
+  const Tensor x = kernel_operand(inputs[0]);
   const Pair stride = options_.stride.value_or(kernel_);
   TENON_DISPATCH(x.device(), max_pool2d(x, kernel_, stride, options_, y, places));
-  return {y, places};
+  return {finished(y, format), finished(places, format)};
 }
 
 Saved MaxPool2dOp::saved(IndexMask /*needs_grad*/) const { return {.outputs = index_bit(1)}; }
@@ -116,11 +117,12 @@ std::vector<TensorSpec> PlaneScatterOp::infer(std::span<const TensorSpec> inputs
 
 std::vector<Tensor> PlaneScatterOp::forward(std::span<const Tensor> inputs,
                                             std::span<const TensorSpec> outputs) const {
-  const Tensor plane = detail::make_empty(outputs[0]);
-  const Tensor values = inputs[0].contiguous();
-  const Tensor places = inputs[1].contiguous();
+  const MemoryFormat format = result_format({inputs[1]});
+  const Tensor plane = kernel_result(outputs[0], format);
+  const Tensor places = kernel_operand(inputs[1]);
+  const Tensor values = inputs[0].contiguous(kernel_format(plane.device(), format));
   TENON_DISPATCH(plane.device(), plane_scatter(values, places, plane));
-  return {plane};
+  return {finished(plane, format)};
 }
 
 Saved PlaneScatterOp::saved(IndexMask /*needs_grad*/) const { return {.inputs = index_bit(1)}; }
@@ -137,11 +139,12 @@ std::vector<TensorSpec> PlaneGatherOp::infer(std::span<const TensorSpec> inputs)
 
 std::vector<Tensor> PlaneGatherOp::forward(std::span<const Tensor> inputs,
                                            std::span<const TensorSpec> outputs) const {
-  const Tensor values = detail::make_empty(outputs[0]);
-  const Tensor plane = inputs[0].contiguous();
-  const Tensor places = inputs[1].contiguous();
+  const MemoryFormat format = result_format({inputs[1]});
+  const Tensor values = kernel_result(outputs[0], format);
+  const Tensor places = kernel_operand(inputs[1]);
+  const Tensor plane = inputs[0].contiguous(kernel_format(values.device(), format));
   TENON_DISPATCH(values.device(), plane_gather(plane, places, values));
-  return {values};
+  return {finished(values, format)};
 }
 
 Saved PlaneGatherOp::saved(IndexMask /*needs_grad*/) const { return {.inputs = index_bit(1)}; }
@@ -172,11 +175,12 @@ std::vector<TensorSpec> AvgPool2dOp::infer(std::span<const TensorSpec> inputs) c
 
 std::vector<Tensor> AvgPool2dOp::forward(std::span<const Tensor> inputs,
                                          std::span<const TensorSpec> outputs) const {
-  const Tensor y = detail::make_empty(outputs[0]);
-  const Tensor x = inputs[0].contiguous();
+  const MemoryFormat format = result_format({inputs[0]});
+  const Tensor y = kernel_result(outputs[0], format);
+  const Tensor x = kernel_operand(inputs[0]);
   const Pair stride = options_.stride.value_or(kernel_);
   TENON_DISPATCH(x.device(), avg_pool2d(x, kernel_, stride, options_, y));
-  return {y};
+  return {finished(y, format)};
 }
 
 std::vector<Tensor> AvgPool2dOp::backward(const BackwardContext& context,
@@ -204,11 +208,12 @@ std::vector<TensorSpec> AvgPool2dBackwardOp::infer(std::span<const TensorSpec> i
 
 std::vector<Tensor> AvgPool2dBackwardOp::forward(std::span<const Tensor> inputs,
                                                  std::span<const TensorSpec> outputs) const {
-  const Tensor grad_x = detail::make_empty(outputs[0]);
-  const Tensor grad = inputs[0].contiguous();
+  const MemoryFormat format = result_format({inputs[0]});
+  const Tensor grad_x = kernel_result(outputs[0], format);
+  const Tensor grad = kernel_operand(inputs[0]);
   const Pair stride = options_.stride.value_or(kernel_);
   TENON_DISPATCH(grad.device(), avg_pool2d_backward(grad, kernel_, stride, options_, grad_x));
-  return {grad_x};
+  return {finished(grad_x, format)};
 }
 
 std::vector<Tensor> AvgPool2dBackwardOp::backward(const BackwardContext& /*context*/,

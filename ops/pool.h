@@ -1,4 +1,5 @@
-// Pooling over windows of an image.
+// Pooling over windows of an image. A channels-last x gives channels-last results, forward and
+// backward; the CPU computes them in contiguous copies.
 #pragma once
 
 #include "tenon/core/op.h"

@@ -1,4 +1,6 @@
-// Reductions that add up: sum, mean, variance. The extremes are in extremum.h.
+// Reductions that add up: sum, mean, variance. The extremes are in extremum.h. Inputs of any
+// strides are read where they lie, in an order that shapes and strides decide; results are
+// contiguous.
 #pragma once
 
 #include "tenon/core/op.h"

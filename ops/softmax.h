@@ -1,4 +1,5 @@
-// Softmax and its logarithm.
+// Softmax and its logarithm. They work on a contiguous copy of an input in another memory format,
+// and their results are contiguous.
 #pragma once
 
 #include "tenon/core/op.h"

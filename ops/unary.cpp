@@ -39,7 +39,7 @@ std::vector<TensorSpec> UnaryOp::infer(std::span<const TensorSpec> inputs) const
 
 std::vector<Tensor> UnaryOp::forward(std::span<const Tensor> inputs,
                                      std::span<const TensorSpec> outputs) const {
-  const Tensor y = tenon::detail::make_empty(outputs[0]);
+  const Tensor y = tenon::detail::make_elementwise(outputs[0], inputs);
   TENON_DISPATCH(y.device(), unary(kind_, inputs[0], y));
   return {y};
 }

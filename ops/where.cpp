@@ -23,7 +23,7 @@ std::vector<TensorSpec> WhereOp::infer(std::span<const TensorSpec> inputs) const
 
 std::vector<Tensor> WhereOp::forward(std::span<const Tensor> inputs,
                                      std::span<const TensorSpec> outputs) const {
-  const Tensor out = tenon::detail::make_empty(outputs[0]);
+  const Tensor out = tenon::detail::make_elementwise(outputs[0], inputs);
   TENON_DISPATCH(out.device(), where(inputs[0], inputs[1], inputs[2], out));
   return {out};
 }

@@ -104,7 +104,7 @@ inline Tensor scattered(const Tensor& x) {
   const Tensor view = gaps.slice(-1, 0, INT64_MAX, 2);
   view.copy_(x);
   if (x.dim() == 1) return view;
-  const Tensor turned = view.transpose(0, -1).clone().transpose(0, -1);
+  const Tensor turned = view.transpose(0, -1).contiguous().transpose(0, -1);
   return turned;
 }
 

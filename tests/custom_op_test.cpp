@@ -28,9 +28,8 @@ class CubeOp : public Op {
     return {inputs[0]};
   }
   std::vector<Tensor> forward(std::span<const Tensor> inputs,
-                              std::span<const TensorSpec> outputs) const override {
-    const Tensor y =
-        empty(outputs[0].shape, {.dtype = outputs[0].dtype, .device = outputs[0].device});
+                              std::span<const TensorSpec>) const override {
+    const Tensor y = empty_like(inputs[0]);
     TENON_DISPATCH_CPU(y.device(), cube(inputs[0], y));
     return {y};
   }

@@ -195,7 +195,7 @@ struct Layout {
 inline Tensor permuted(const Tensor& x) {
   Shape reversed;
   for (std::size_t d = x.dim(); d-- > 0;) reversed.push_back(static_cast<std::int64_t>(d));
-  return x.permute(reversed).clone().permute(reversed);
+  return x.permute(reversed).contiguous().permute(reversed);
 }
 
 /// Every second element of a larger tensor.

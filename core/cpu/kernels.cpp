@@ -198,7 +198,8 @@ void sum_to(const Tensor& source, const Tensor& target) {
     fill(target, 0);
     return;
   }
-  const tenon::detail::ReductionNest reduction(source, target.shape());
+  const tenon::detail::ReductionNest reduction(source, target.shape(),
+                                               tenon::detail::SummedOrder::Memory);
   visit_dtype(source.dtype(), [&]<class T>() {
     const T* in = static_cast<const T*>(source.raw_data());
     T* out = static_cast<T*>(target.raw_data());

@@ -54,7 +54,7 @@ void copy_local(const Tensor& source, const Tensor& target) {
   });
 }
 
-/// A copy between devices of contiguous tensors alike in shape and dtype.
+/// A copy between devices of dense tensors alike in shape, strides and dtype.
 void copy_bytes(const Tensor& source, const Tensor& target) {
   const Device gpu = target.device().is_cuda() ? target.device() : source.device();
   const DeviceGuard guard(gpu);
@@ -77,14 +77,20 @@ void copy(const Tensor& source, const Tensor& target) {
     return;
   }
   // Convert where the source is, move bytes, spread them where the target is.
-  const bool plain = source.dtype() == target.dtype() && source.is_contiguous();
+  const Strides packed_strides = preserved_strides(source.shape(), source.strides());
+  const bool plain = source.dtype() == target.dtype() && packed_strides == source.strides();
   const Tensor packed =
-      plain ? source : detail::make_empty({source.shape(), target.dtype(), source.device()});
+      plain ? source
+            : detail::make_empty({source.shape(), target.dtype(), source.device()}, packed_strides);
   if (!plain) kernels::copy(source, packed);
-  if (target.is_contiguous() && target.shape() == source.shape()) {
+  const bool lies_alike =
+      target.shape() == source.shape() &&
+      (target.strides() == packed_strides || (target.is_contiguous() && packed.is_contiguous()));
+  if (lies_alike) {
     copy_bytes(packed, target);
   } else {
-    const Tensor arrived = detail::make_empty({source.shape(), target.dtype(), target.device()});
+    const Tensor arrived =
+        detail::make_empty({source.shape(), target.dtype(), target.device()}, packed_strides);
     copy_bytes(packed, arrived);
     kernels::copy(arrived, target);
   }
@@ -110,7 +116,8 @@ void sum_to(const Tensor& source, const Tensor& target) {
     fill(target, 0);
     return;
   }
-  const tenon::detail::ReductionNest nest(source, target.shape());
+  const tenon::detail::ReductionNest nest(source, target.shape(),
+                                          tenon::detail::SummedOrder::Memory);
   visit_device_dtype(source.dtype(), [&]<class T>() {
     reduce<T, typename Sum<T>::State>(source, nest, Sum<T>(),
                                       Store<T>{static_cast<T*>(target.raw_data())});

@@ -19,11 +19,6 @@ using ops::cuda::PlanList;
 // Names of the tensors in the graph; those inside the fused kernel count on from kFirstVirtual.
 enum Id : std::int64_t { kX = 1, kWeight, kBias, kAdd, kMin, kMax, kScale, kZ, kFirstVirtual };
 
-Strides channels_last(const Shape& shape) {
-  const std::int64_t c = shape[1];
-  return {shape[2] * shape[3] * c, 1, shape[3] * c, c};
-}
-
 /// Builds the operations; each reads what the one before wrote.
 class Chain {
  public:
@@ -48,13 +43,14 @@ class Chain {
   static Descriptor number(Id id) { return external(id, {1, 1, 1, 1}, DType::Float32); }
 
   static Descriptor external(std::int64_t id, const Shape& shape, DType dtype) {
-    return ops::cuda::tensor_descriptor(id, shape, channels_last(shape), dtype);
+    return ops::cuda::tensor_descriptor(id, shape, channels_last_strides(shape), dtype);
   }
 
   /// A float32 tensor of z's shape that exists in registers only.
   Descriptor virtual_result() {
-    return ops::cuda::tensor_descriptor(next_virtual_++, shape_.z(), channels_last(shape_.z()),
-                                        DType::Float32, /*is_virtual=*/true);
+    return ops::cuda::tensor_descriptor(next_virtual_++, shape_.z(),
+                                        channels_last_strides(shape_.z()), DType::Float32,
+                                        /*is_virtual=*/true);
   }
 
   Descriptor convolution() {

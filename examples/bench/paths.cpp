@@ -24,13 +24,6 @@ Tensor five_ops(const Problem& problem, const Tensor& x, const Tensor& weight, c
   return ops::mul(ops::hardtanh(ops::add(ops::mish(y), e.add), e.min, e.max), e.scale);
 }
 
-#ifdef TENON_WITH_CUDA
-Strides channels_last_strides(const Shape& shape) {
-  const std::int64_t channels = shape[1];
-  return {shape[2] * shape[3] * channels, 1, shape[3] * channels, channels};
-}
-#endif
-
 /// The cuDNN plan that the block's convolution took, in words; empty where none ran.
 std::string convolution_plan([[maybe_unused]] const Problem& problem) {
 #ifdef TENON_WITH_CUDA

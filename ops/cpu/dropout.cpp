@@ -37,17 +37,17 @@ void mask_scale(const Tensor& x, const Tensor& mask, double scale, const Tensor&
     using Compute = compute_type<T>;
     const auto factor = static_cast<Compute>(scale);
     tenon::cpu::for_each_block<3>(
-        x.shape(), {x, mask, y}, [&](std::int64_t count, const auto& blocks) {
+        x.shape(), {y, x, mask}, [&](std::int64_t count, const auto& blocks) {
           std::array<Compute, tenon::cpu::kBlock> values_buffer;
           std::array<Compute, tenon::cpu::kBlock> mask_buffer;
           std::array<Compute, tenon::cpu::kBlock> result_buffer;
           const Compute* values =
-              tenon::cpu::load_block<T, Compute>(blocks[0], count, values_buffer.data());
+              tenon::cpu::load_block<T, Compute>(blocks[1], count, values_buffer.data());
           const Compute* kept =
-              tenon::cpu::load_block<std::uint8_t, Compute>(blocks[1], count, mask_buffer.data());
-          Compute* results = tenon::cpu::result_block<Compute, T>(blocks[2], result_buffer.data());
+              tenon::cpu::load_block<std::uint8_t, Compute>(blocks[2], count, mask_buffer.data());
+          Compute* results = tenon::cpu::result_block<Compute, T>(blocks[0], result_buffer.data());
           for (std::int64_t i = 0; i < count; ++i) results[i] = values[i] * (kept[i] * factor);
-          tenon::cpu::store_block<Compute, T>(blocks[2], count, results);
+          tenon::cpu::store_block<Compute, T>(blocks[0], count, results);
         });
   });
 }

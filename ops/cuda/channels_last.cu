@@ -27,14 +27,13 @@ void transpose(const Tensor& source, const Tensor& target, std::int64_t rows,
 }  // namespace
 
 Tensor empty_channels_last(const TensorSpec& spec) {
-  const Tensor memory = tenon::detail::make_empty(spec);
-  const std::int64_t channels = spec.shape[1];
-  const std::int64_t width = spec.shape[3];
-  return tenon::detail::make_view(
-      memory, spec.shape, {channels * spec.shape[2] * width, 1, channels * width, channels}, 0);
+  return tenon::detail::make_empty(spec, MemoryFormat::ChannelsLast);
 }
 
 Tensor to_channels_last(const Tensor& x) {
+  if (x.is_contiguous(MemoryFormat::ChannelsLast)) {
+    return tenon::detail::with_strides_of(x, MemoryFormat::ChannelsLast);
+  }
   const Tensor target = empty_channels_last(x.spec());
   transpose(x, target, x.shape()[1], x.shape()[2] * x.shape()[3]);
   return target;

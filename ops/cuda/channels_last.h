@@ -9,7 +9,8 @@ namespace tenon::ops::cuda {
 /// An uninitialised tensor of that spec ([N, C, H, W]) in channels-last memory.
 Tensor empty_channels_last(const TensorSpec& spec);
 
-/// The same values in channels-last memory; `x` is contiguous [N, C, H, W] of a floating dtype.
+/// The same values in channels-last memory: `x` itself if it is there already, otherwise `x` is
+/// contiguous; [N, C, H, W] of a floating dtype.
 Tensor to_channels_last(const Tensor& x);
 
 /// Writes `source`, in channels-last memory, over the contiguous `target`; one shape and dtype.

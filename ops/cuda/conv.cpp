@@ -31,7 +31,8 @@ const Tensor& result_of(ConvolutionKind kind, const Tensor& image, const Tensor&
 /// may begin anywhere.
 Tensor aligned(const Tensor& t) {
   if (reinterpret_cast<std::uintptr_t>(t.raw_data()) % 16 == 0) return t;
-  const Tensor copy = tenon::detail::make_empty(t.spec());
+  const Tensor copy =
+      tenon::detail::make_empty(t.spec(), preserved_strides(t.shape(), t.strides()));
   kernels::copy(t, copy);
   return copy;
 }
@@ -57,8 +58,7 @@ Shape whole_response(const Tensor& image, const Tensor& weight, const Tensor& re
 void run_whole(ConvolutionKind kind, const Tensor& image, const Tensor& weight,
                const Tensor& response, const Shape& shape, const Conv2dOptions& options) {
   const TensorSpec spec{shape, response.dtype(), response.device()};
-  const Tensor whole =
-      response.is_contiguous() ? tenon::detail::make_empty(spec) : empty_channels_last(spec);
+  const Tensor whole = tenon::detail::make_empty(spec, response.suggest_memory_format());
   const Tensor part = tenon::detail::make_view(whole, response.shape(), whole.strides(), 0);
   if (kind != ConvolutionKind::Forward) {
     kernels::fill(whole, 0);
@@ -68,25 +68,30 @@ void run_whole(ConvolutionKind kind, const Tensor& image, const Tensor& weight,
   if (kind == ConvolutionKind::Forward) kernels::copy(part, response);
 }
 
-/// The convolution on contiguous operands, in channels-last memory where that is faster.
+/// The convolution in channels-last memory where that is faster, otherwise in contiguous memory;
+/// operands that are not there are converted, and so is the result.
 void run(ConvolutionKind kind, const Tensor& image, const Tensor& filter, const Tensor& response,
          const Conv2dOptions& options) {
   const Tensor& result = result_of(kind, image, filter, response);
-  const bool empty = image.numel() == 0 || filter.numel() == 0 || response.numel() == 0;
-  if (empty || !wants_channels_last(image.dtype())) {
+  if (image.numel() == 0 || filter.numel() == 0 || response.numel() == 0) {
     run_in_format(kind, image, filter, response, options);
     return;
   }
+  const bool channels_last = wants_channels_last(image.dtype());
+  const MemoryFormat format = channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
   const auto converted = [&](const Tensor& t) {
-    if (t.is_same(result)) return empty_channels_last(t.spec());
+    if (t.is_contiguous(format)) return tenon::detail::with_strides_of(t, format);
+    if (t.is_same(result)) return tenon::detail::make_empty(t.spec(), format);
+    if (!channels_last) return t.contiguous();
     return t.is_same(filter) ? weight_channels_last(t) : to_channels_last(t);
   };
   const Tensor i = converted(image);
   const Tensor f = converted(filter);
   const Tensor r = converted(response);
   run_in_format(kind, i, f, r, options);
+  if (result.is_contiguous(format)) return;
   const Tensor& computed = result_of(kind, i, f, r);
-  if (kind == ConvolutionKind::WeightGradient) {
+  if (kind == ConvolutionKind::WeightGradient || !channels_last) {
     kernels::copy(computed, result);
   } else {
     from_channels_last(computed, result);
@@ -128,6 +133,9 @@ void run_in_format(ConvolutionKind kind, const Tensor& image, const Tensor& weig
 }
 
 Tensor weight_channels_last(const Tensor& weight) {
+  if (weight.is_contiguous(MemoryFormat::ChannelsLast)) {
+    return tenon::detail::with_strides_of(weight, MemoryFormat::ChannelsLast);
+  }
   const Tensor result = empty_channels_last(weight.spec());
   kernels::copy(weight, result);
   return result;

@@ -1,5 +1,6 @@
-// CUDA kernels of the convolutions: cuDNN's. All tensors are contiguous, of one floating dtype and
-// of the shapes that the ops' shape rules give; `bias` may be undefined.
+// CUDA kernels of the convolutions: cuDNN's. All tensors are contiguous or channels-last, each as
+// it likes, of one floating dtype and of the shapes that the ops' shape rules give; `bias` may be
+// undefined.
 #pragma once
 
 #include "tenon/ops/conv.h"
@@ -26,7 +27,7 @@ bool wants_channels_last(DType dtype);
 void run_in_format(ConvolutionKind kind, const Tensor& image, const Tensor& weight,
                    const Tensor& response, const Conv2dOptions& options);
 
-/// A small tensor (weights) in channels-last memory.
+/// A small tensor (weights) in channels-last memory; itself if it is there already.
 Tensor weight_channels_last(const Tensor& weight);
 
 }  // namespace tenon::ops::cuda

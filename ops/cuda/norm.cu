@@ -231,8 +231,7 @@ void batch_norm_backward(const Tensor& x, const Tensor& mean, const Tensor& inve
                          const Tensor& grad_out, const Tensor& weight, bool training,
                          const Tensor& grad_x, const Tensor& grad_weight, const Tensor& grad_bias) {
   const std::int64_t channels = x.shape()[1];
-  const Tensor grad = grad_out.is_contiguous() ? grad_out : grad_out.contiguous();
-  const tenon::detail::ReductionNest nest(grad, channel_shape(x));
+  const tenon::detail::ReductionNest nest(grad_out, channel_shape(x));
   const Tensor sum = tenon::detail::make_empty(mean.spec());
   const Tensor product = tenon::detail::make_empty(mean.spec());
   tenon::cuda::visit_device_floating(x.dtype(), "batch_norm", [&]<class T>() {
@@ -241,7 +240,7 @@ void batch_norm_backward(const Tensor& x, const Tensor& mean, const Tensor& inve
                                      statistics<C>(inverse)};
     const StoreSums<T> store{statistics<C>(sum), statistics<C>(product),
                              ChannelVector<T>(grad_weight), ChannelVector<T>(grad_bias)};
-    tenon::cuda::reduce<T, GradientSums<C>>(grad, nest, reducer, store);
+    tenon::cuda::reduce<T, GradientSums<C>>(grad_out, nest, reducer, store);
     if (!grad_x.defined() || x.numel() == 0) return;
     const C count = static_cast<C>(x.numel() / channels);
     const GradX<T> grad_of_x{training ? C(1) / count : C(0)};
@@ -251,9 +250,10 @@ void batch_norm_backward(const Tensor& x, const Tensor& mean, const Tensor& inve
     const Tensor p = over_channels(product, x);
     if (weight.defined()) {
       const Tensor w = over_channels(weight, x);
-      tenon::cuda::elementwise<T, T, T, C, C, C, C, T>(grad_x, {x, grad, m, i, s, p, w}, grad_of_x);
+      tenon::cuda::elementwise<T, T, T, C, C, C, C, T>(grad_x, {x, grad_out, m, i, s, p, w},
+                                                       grad_of_x);
     } else {
-      tenon::cuda::elementwise<T, T, T, C, C, C, C>(grad_x, {x, grad, m, i, s, p}, grad_of_x);
+      tenon::cuda::elementwise<T, T, T, C, C, C, C>(grad_x, {x, grad_out, m, i, s, p}, grad_of_x);
     }
   });
 }

@@ -1,5 +1,6 @@
-// CUDA kernels of batch normalisation. `x` is a contiguous [N, C, ...] tensor of a floating dtype;
-// the statistics are [C] in the compute type (float32 for 16-bit types), the parameters [C] in x's.
+// CUDA kernels of batch normalisation. `x` is a dense [N, C, ...] tensor of a floating dtype, and
+// what has its shape has its strides; the statistics are [C] in the compute type (float32 for
+// 16-bit types), the parameters [C] in x's.
 #pragma once
 
 #include "tenon/core/tensor.h"

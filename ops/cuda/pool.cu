@@ -11,18 +11,44 @@ using tenon::cuda::convert;
 
 constexpr int kThreads = 256;
 
-/// Images and windows as a kernel argument; plane = one channel of one image.
+/// How planes, each one channel of one image, lie in memory: one after another, or channels-last.
+/// Kernels walk their results in the order of memory.
+struct Planes {
+  std::int64_t channels;
+  bool channels_last;
+
+  /// Two tensors of one format; one of them may be so small that it could have either.
+  Planes(const Tensor& a, const Tensor& b)
+      : channels(a.shape()[1]), channels_last(!a.is_contiguous() || !b.is_contiguous()) {}
+
+  /// The plane, and the pixel in it, of element `i` of planes of `pixels`.
+  __device__ std::int64_t plane_of(std::int64_t i, std::int64_t pixels) const {
+    return channels_last ? i / channels / pixels * channels + i % channels : i / pixels;
+  }
+  __device__ std::int64_t pixel_of(std::int64_t i, std::int64_t pixels) const {
+    return (channels_last ? i / channels : i) % pixels;
+  }
+  /// Where a plane begins, and how far its pixels are apart.
+  __device__ std::int64_t begin(std::int64_t plane, std::int64_t pixels) const {
+    return channels_last ? plane / channels * channels * pixels + plane % channels : plane * pixels;
+  }
+  __device__ std::int64_t step() const { return channels_last ? channels : 1; }
+};
+
+/// Images and windows as a kernel argument.
 struct Windows {
+  Planes layout;
   std::int64_t planes, height, width, out_height, out_width;
   int kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w;
 
-  Windows(const Shape& image, const Shape& result, Pair kernel, Pair stride, Pair padding,
+  Windows(const Tensor& image, const Tensor& result, Pair kernel, Pair stride, Pair padding,
           Pair dilation)
-      : planes(image[0] * image[1]),
-        height(image[2]),
-        width(image[3]),
-        out_height(result[2]),
-        out_width(result[3]),
+      : layout(image, result),
+        planes(image.shape()[0] * image.shape()[1]),
+        height(image.shape()[2]),
+        width(image.shape()[3]),
+        out_height(result.shape()[2]),
+        out_width(result.shape()[3]),
         kernel_h(static_cast<int>(kernel.h)),
         kernel_w(static_cast<int>(kernel.w)),
         stride_h(static_cast<int>(stride.h)),
@@ -53,9 +79,11 @@ __global__ void __launch_bounds__(kThreads)
   using C = compute_type<T>;
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= w.planes * w.out_height * w.out_width) return;
-  const std::int64_t column = i % w.out_width * w.stride_w - w.padding_w;
-  const std::int64_t row = i / w.out_width % w.out_height * w.stride_h - w.padding_h;
-  const T* plane = x + i / (w.out_width * w.out_height) * w.height * w.width;
+  const std::int64_t results = w.out_height * w.out_width;
+  const std::int64_t pixel = w.layout.pixel_of(i, results);
+  const std::int64_t column = pixel % w.out_width * w.stride_w - w.padding_w;
+  const std::int64_t row = pixel / w.out_width * w.stride_h - w.padding_h;
+  const T* plane = x + w.layout.begin(w.layout.plane_of(i, results), w.height * w.width);
   std::int64_t best_place = -1;
   T best_value{};
   for (int a = 0; a < w.kernel_h; ++a) {
@@ -64,7 +92,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int b = 0; b < w.kernel_w; ++b) {
       const std::int64_t v = column + b * w.dilation_w;
       if (v < 0 || v >= w.width) continue;
-      const T value = plane[h * w.width + v];
+      const T value = plane[(h * w.width + v) * w.layout.step()];
       const C candidate = convert<C>(value);
       const C best = convert<C>(best_value);
       if (best_place < 0 || candidate > best || candidate != candidate) {
@@ -81,20 +109,22 @@ __global__ void __launch_bounds__(kThreads)
 /// of them in the order of lanes, so that the sum never depends on timing.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    plane_scatter_kernel(const T* values, const std::int64_t* places, std::int64_t planes,
-                         std::int64_t values_a_plane, std::int64_t pixels, T* result) {
+    plane_scatter_kernel(const T* values, const std::int64_t* places, Planes layout,
+                         std::int64_t planes, std::int64_t values_a_plane, std::int64_t pixels,
+                         T* result) {
   using C = compute_type<T>;
   const std::int64_t plane = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) / 32;
   if (plane >= planes) return;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const T* from = values + plane * values_a_plane;
-  const std::int64_t* at = places + plane * values_a_plane;
-  T* to = result + plane * pixels;
+  const std::int64_t step = layout.step();
+  const T* from = values + layout.begin(plane, values_a_plane);
+  const std::int64_t* at = places + layout.begin(plane, values_a_plane);
+  T* to = result + layout.begin(plane, pixels);
   for (std::int64_t first = 0; first < values_a_plane; first += 32) {
     const std::int64_t i = first + lane;
     const bool active = i < values_a_plane;
-    const std::int64_t place = active ? at[i] : -1 - lane;
-    const C value = active ? convert<C>(from[i]) : C(0);
+    const std::int64_t place = active ? at[i * step] : -1 - lane;
+    const C value = active ? convert<C>(from[i * step]) : C(0);
     const unsigned peers = __match_any_sync(0xffffffffu, static_cast<unsigned long long>(place));
     C sum(0);
     for (int source = 0; source < 32; ++source) {
@@ -102,7 +132,7 @@ __global__ void __launch_bounds__(kThreads)
       if ((peers >> source & 1u) != 0) sum += other;
     }
     if (active && lane == __ffs(static_cast<int>(peers)) - 1) {
-      to[place] = convert<T>(convert<C>(to[place]) + sum);
+      to[place * step] = convert<T>(convert<C>(to[place * step]) + sum);
     }
     __syncwarp();
   }
@@ -110,10 +140,13 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    plane_gather_kernel(const T* planes, const std::int64_t* places, std::int64_t count,
-                        std::int64_t values_a_plane, std::int64_t pixels, T* values) {
+    plane_gather_kernel(const T* planes, const std::int64_t* places, Planes layout,
+                        std::int64_t count, std::int64_t values_a_plane, std::int64_t pixels,
+                        T* values) {
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i < count) values[i] = planes[i / values_a_plane * pixels + places[i]];
+  if (i >= count) return;
+  const std::int64_t begin = layout.begin(layout.plane_of(i, values_a_plane), pixels);
+  values[i] = planes[begin + places[i] * layout.step()];
 }
 
 template <class T>
@@ -122,15 +155,17 @@ __global__ void __launch_bounds__(kThreads)
   using C = compute_type<T>;
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= w.planes * w.out_height * w.out_width) return;
+  const std::int64_t results = w.out_height * w.out_width;
+  const std::int64_t pixel = w.layout.pixel_of(i, results);
   const Extent columns =
-      extent(i % w.out_width, w.kernel_w, w.stride_w, w.padding_w, w.width, count_padding);
-  const Extent rows = extent(i / w.out_width % w.out_height, w.kernel_h, w.stride_h, w.padding_h,
-                             w.height, count_padding);
-  const T* plane = x + i / (w.out_width * w.out_height) * w.height * w.width;
+      extent(pixel % w.out_width, w.kernel_w, w.stride_w, w.padding_w, w.width, count_padding);
+  const Extent rows =
+      extent(pixel / w.out_width, w.kernel_h, w.stride_h, w.padding_h, w.height, count_padding);
+  const T* plane = x + w.layout.begin(w.layout.plane_of(i, results), w.height * w.width);
   C sum(0);
   for (std::int64_t h = rows.begin; h < rows.end; ++h) {
     for (std::int64_t v = columns.begin; v < columns.end; ++v) {
-      sum += convert<C>(plane[h * w.width + v]);
+      sum += convert<C>(plane[(h * w.width + v) * w.layout.step()]);
     }
   }
   y[i] = convert<T>(sum / static_cast<C>(rows.counted * columns.counted));
@@ -143,9 +178,11 @@ __global__ void __launch_bounds__(kThreads)
   using C = compute_type<T>;
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= w.planes * w.height * w.width) return;
-  const std::int64_t v = i % w.width + w.padding_w;
-  const std::int64_t h = i / w.width % w.height + w.padding_h;
-  const T* plane = grad_out + i / (w.width * w.height) * w.out_height * w.out_width;
+  const std::int64_t pixel = w.layout.pixel_of(i, w.height * w.width);
+  const std::int64_t v = pixel % w.width + w.padding_w;
+  const std::int64_t h = pixel / w.width + w.padding_h;
+  const std::int64_t index = w.layout.plane_of(i, w.height * w.width);
+  const T* plane = grad_out + w.layout.begin(index, w.out_height * w.out_width);
   const auto first = [](std::int64_t at, int kernel, int stride) {
     return at < kernel ? std::int64_t{0} : (at - kernel) / stride + 1;
   };
@@ -156,8 +193,8 @@ __global__ void __launch_bounds__(kThreads)
     for (std::int64_t q = first(v, w.kernel_w, w.stride_w); q <= v / w.stride_w && q < w.out_width;
          ++q) {
       const Extent columns = extent(q, w.kernel_w, w.stride_w, w.padding_w, w.width, count_padding);
-      sum +=
-          convert<C>(plane[p * w.out_width + q]) / static_cast<C>(rows.counted * columns.counted);
+      sum += convert<C>(plane[(p * w.out_width + q) * w.layout.step()]) /
+             static_cast<C>(rows.counted * columns.counted);
     }
   }
   grad_x[i] = convert<T>(sum);
@@ -183,7 +220,7 @@ T* pointer(const Tensor& tensor) {
 
 void max_pool2d(const Tensor& x, Pair kernel, Pair stride, const MaxPool2dOptions& options,
                 const Tensor& y, const Tensor& places) {
-  const Windows w(x.shape(), y.shape(), kernel, stride, options.padding, options.dilation);
+  const Windows w(x, y, kernel, stride, options.padding, options.dilation);
   tenon::cuda::visit_device_floating(x.dtype(), "max_pool2d", [&]<class T>() {
     launch(max_pool_kernel<T>, y.numel(), x.device(), pointer<const T>(x), w, pointer<T>(y),
            pointer<std::int64_t>(places));
@@ -197,7 +234,8 @@ void plane_scatter(const Tensor& values, const Tensor& places, const Tensor& pla
   const std::int64_t values_a_plane = planes == 0 ? 0 : values.numel() / planes;
   tenon::cuda::visit_device_floating(values.dtype(), "max_pool2d", [&]<class T>() {
     launch(plane_scatter_kernel<T>, planes * 32, values.device(), pointer<const T>(values),
-           pointer<const std::int64_t>(places), planes, values_a_plane, pixels, pointer<T>(plane));
+           pointer<const std::int64_t>(places), Planes(plane, values), planes, values_a_plane,
+           pixels, pointer<T>(plane));
   });
 }
 
@@ -207,14 +245,14 @@ void plane_gather(const Tensor& plane, const Tensor& places, const Tensor& value
   const std::int64_t values_a_plane = planes == 0 ? 0 : values.numel() / planes;
   tenon::cuda::visit_device_floating(plane.dtype(), "max_pool2d", [&]<class T>() {
     launch(plane_gather_kernel<T>, values.numel(), plane.device(), pointer<const T>(plane),
-           pointer<const std::int64_t>(places), values.numel(), values_a_plane, pixels,
-           pointer<T>(values));
+           pointer<const std::int64_t>(places), Planes(plane, values), values.numel(),
+           values_a_plane, pixels, pointer<T>(values));
   });
 }
 
 void avg_pool2d(const Tensor& x, Pair kernel, Pair stride, const AvgPool2dOptions& options,
                 const Tensor& y) {
-  const Windows w(x.shape(), y.shape(), kernel, stride, options.padding, 1);
+  const Windows w(x, y, kernel, stride, options.padding, 1);
   tenon::cuda::visit_device_floating(x.dtype(), "avg_pool2d", [&]<class T>() {
     launch(avg_pool_kernel<T>, y.numel(), x.device(), pointer<const T>(x), w,
            options.count_include_pad, pointer<T>(y));
@@ -223,7 +261,7 @@ void avg_pool2d(const Tensor& x, Pair kernel, Pair stride, const AvgPool2dOption
 
 void avg_pool2d_backward(const Tensor& grad_out, Pair kernel, Pair stride,
                          const AvgPool2dOptions& options, const Tensor& grad_x) {
-  const Windows w(grad_x.shape(), grad_out.shape(), kernel, stride, options.padding, 1);
+  const Windows w(grad_x, grad_out, kernel, stride, options.padding, 1);
   tenon::cuda::visit_device_floating(grad_out.dtype(), "avg_pool2d", [&]<class T>() {
     launch(avg_pool_backward_kernel<T>, grad_x.numel(), grad_out.device(),
            pointer<const T>(grad_out), w, options.count_include_pad, pointer<T>(grad_x));

@@ -1,4 +1,5 @@
-// CUDA kernels of pooling. Images are contiguous [N, C, H, W] tensors of one floating dtype.
+// CUDA kernels of pooling. Images are [N, C, H, W] tensors of one floating dtype, all operands of a
+// call contiguous or all channels-last.
 #pragma once
 
 #include "tenon/ops/pool.h"

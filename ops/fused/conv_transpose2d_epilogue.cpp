@@ -11,6 +11,7 @@
 #include "tenon/ops/cpu/fused/conv_transpose2d_epilogue.h"
 #include "tenon/ops/cuda/fused/conv_transpose2d_epilogue.h"
 #include "tenon/ops/dispatch.h"
+#include "tenon/ops/image_format.h"
 
 namespace tenon::ops {
 namespace {
@@ -75,12 +76,13 @@ std::vector<TensorSpec> ConvTranspose2dEpilogueOp::infer(std::span<const TensorS
 
 std::vector<Tensor> ConvTranspose2dEpilogueOp::forward(std::span<const Tensor> inputs,
                                                        std::span<const TensorSpec> outputs) const {
-  const Tensor z = tenon::detail::make_empty(outputs[0]);
-  const Tensor x = inputs[0].contiguous();
-  const Tensor weight = inputs[1].contiguous();
+  const MemoryFormat format = result_format({inputs[0], inputs[1]});
+  const Tensor z = kernel_result(outputs[0], format);
+  const Tensor x = kernel_operand(inputs[0]);
+  const Tensor weight = kernel_operand(inputs[1]);
   const Tensor bias = optional_contiguous(inputs, 2, inputs.size() > 2);
   TENON_DISPATCH(z.device(), conv_transpose2d_epilogue(x, weight, bias, options_, epilogue_, z));
-  return {z};
+  return {finished(z, format)};
 }
 
 Saved ConvTranspose2dEpilogueOp::saved(IndexMask /*needs_grad*/) const {
@@ -147,19 +149,25 @@ std::vector<TensorSpec> ConvTranspose2dEpilogueBackwardOp::infer(
 
 std::vector<Tensor> ConvTranspose2dEpilogueBackwardOp::forward(
     std::span<const Tensor> inputs, std::span<const TensorSpec> outputs) const {
-  std::vector<Tensor> results;
-  for (const TensorSpec& spec : outputs) results.push_back(tenon::detail::make_empty(spec));
-  std::size_t next = 0;
-  const Tensor grad_x = wanted_.x ? results[next++] : Tensor();
-  const Tensor grad_weight = wanted_.weight ? results[next++] : Tensor();
-  const Tensor grad_bias = wanted_.bias ? results[next++] : Tensor();
-  const Tensor x = inputs[0].contiguous();
-  const Tensor weight = inputs[1].contiguous();
+  const Tensor x = kernel_operand(inputs[0]);
+  const Tensor weight = kernel_operand(inputs[1]);
   const Tensor bias = optional_contiguous(inputs, 2, inputs.size() == 4);
-  const Tensor grad_out = inputs.back().contiguous();
+  const Tensor grad_out = kernel_operand(inputs.back());
+  // The formats that the unfused gradients have.
+  const MemoryFormat x_format = result_format({inputs.back(), inputs[1]});
+  const MemoryFormat weight_format = result_format({inputs.back(), inputs[0]});
+  std::size_t next = 0;
+  const Tensor grad_x = wanted_.x ? kernel_result(outputs[next++], x_format) : Tensor();
+  const Tensor grad_weight =
+      wanted_.weight ? kernel_result(outputs[next++], weight_format) : Tensor();
+  const Tensor grad_bias = wanted_.bias ? tenon::detail::make_empty(outputs[next++]) : Tensor();
   TENON_DISPATCH(x.device(),
                  conv_transpose2d_epilogue_backward(x, weight, bias, grad_out, options_, epilogue_,
                                                     grad_x, grad_weight, grad_bias));
+  std::vector<Tensor> results;
+  if (wanted_.x) results.push_back(finished(grad_x, x_format));
+  if (wanted_.weight) results.push_back(finished(grad_weight, weight_format));
+  if (wanted_.bias) results.push_back(grad_bias);
   return results;
 }
 

@@ -26,9 +26,9 @@ struct Epilogue {
   bool operator==(const Epilogue&) const = default;
 };
 
-/// epilogue(conv_transpose2d(x, weight, bias)) in one pass over the result, with shapes, dtypes and
-/// errors of `conv_transpose2d`. The backward recomputes y tile by tile from x, weight and bias.
-/// Throws `Error` also when min >= max or a number is NaN.
+/// epilogue(conv_transpose2d(x, weight, bias)) in one pass over the result, with shapes, dtypes,
+/// memory formats and errors of `conv_transpose2d`. The backward recomputes y tile by tile from x,
+/// weight and bias. Throws `Error` also when min >= max or a number is NaN.
 Tensor conv_transpose2d_epilogue(const Tensor& x, const Tensor& weight, const Tensor& bias,
                                  const ConvTranspose2dOptions& options, const Epilogue& epilogue);
 

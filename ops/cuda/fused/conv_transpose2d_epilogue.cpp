@@ -1,6 +1,5 @@
 #include "tenon/ops/cuda/fused/conv_transpose2d_epilogue.h"
 
-#include "tenon/core/kernels.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cuda/channels_last.h"
 #include "tenon/ops/cuda/conv.h"
@@ -26,7 +25,7 @@ Tensor convolve_channels_last(const Tensor& x, const Tensor& weight, const Conv2
 void conv_transpose2d_epilogue(const Tensor& x, const Tensor& weight, const Tensor& bias,
                                const ConvTranspose2dOptions& options, const Epilogue& epilogue,
                                const Tensor& z) {
-  if (wants_channels_last(x.dtype())) {
+  if (wants_channels_last(x.dtype()) && !z.is_contiguous(MemoryFormat::ChannelsLast)) {
     const Tensor y = convolve_channels_last(to_channels_last(x), weight_channels_last(weight),
                                             adjoint(options), z.spec());
     epilogue_pass_from_channels_last(y, bias, epilogue, z);
@@ -43,7 +42,7 @@ void conv_transpose2d_epilogue_backward(const Tensor& x, const Tensor& weight, c
                                         const Tensor& grad_weight, const Tensor& grad_bias) {
   const Conv2dOptions convolution = adjoint(options);
   if (!wants_channels_last(x.dtype())) {
-    const Tensor y = tenon::detail::make_empty(grad_out.spec());
+    const Tensor y = tenon::detail::make_empty(grad_out.spec(), grad_out.strides());
     conv_transpose2d(x, weight, {}, options, y);
     epilogue_gradient_pass(y, bias, grad_out, epilogue, grad_bias);
     if (grad_x.defined()) conv2d(y, weight, {}, convolution, grad_x);
@@ -54,17 +53,13 @@ void conv_transpose2d_epilogue_backward(const Tensor& x, const Tensor& weight, c
   const Tensor weight_last = weight_channels_last(weight);
   // y at first, its gradient after the pass.
   const Tensor y = convolve_channels_last(x_last, weight_last, convolution, grad_out.spec());
-  epilogue_gradient_pass_channels_last(y, bias, grad_out, epilogue, grad_bias);
-  if (grad_x.defined()) {
-    const Tensor result = empty_channels_last(x.spec());
-    run_in_format(ConvolutionKind::Forward, y, weight_last, result, convolution);
-    from_channels_last(result, grad_x);
+  if (grad_out.is_contiguous()) {
+    epilogue_gradient_pass_channels_last(y, bias, grad_out, epilogue, grad_bias);
+  } else {
+    epilogue_gradient_pass(y, bias, grad_out, epilogue, grad_bias);
   }
-  if (grad_weight.defined()) {
-    const Tensor result = empty_channels_last(weight.spec());
-    run_in_format(ConvolutionKind::WeightGradient, y, result, x_last, convolution);
-    kernels::copy(result, grad_weight);
-  }
+  if (grad_x.defined()) conv2d(y, weight_last, {}, convolution, grad_x);
+  if (grad_weight.defined()) conv2d_weight_grad(y, x_last, convolution, grad_weight);
 }
 
 }  // namespace tenon::ops::cuda

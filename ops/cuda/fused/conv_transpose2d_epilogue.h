@@ -1,5 +1,5 @@
-// CUDA kernels of the fused block. All tensors are contiguous, of one floating dtype and of the
-// shapes that the op's shape rule gives; `bias` may be undefined.
+// CUDA kernels of the fused block. All tensors are contiguous or channels-last, each as it likes,
+// of one floating dtype and of the shapes that the op's shape rule gives; `bias` may be undefined.
 #pragma once
 
 #include "tenon/ops/fused/conv_transpose2d_epilogue.h"

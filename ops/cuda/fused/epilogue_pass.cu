@@ -109,6 +109,156 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) partial[blockIdx.x] = sums[0];
 }
 
+/// Batches of kUnroll packs that a thread of a channels-last pass takes.
+constexpr int kBatches = 4;
+
+/// Channels-last data as [pixels, packs of channels]. A block takes `columns` neighbouring packs of
+/// kBatches·kUnroll·rows pixels, `rows` of them at a time; a thread stays with its channels.
+struct PixelGrid {
+  std::int64_t pixels;
+  std::int64_t packs;    // of a pixel
+  std::int64_t columns;  // a power of two, at most 32
+  std::int64_t rows;     // kThreads / columns
+  std::int64_t tiles;    // blocks along the packs
+  std::int64_t chunks;   // blocks along the pixels
+
+  PixelGrid(const Tensor& data, int count)
+      : pixels(data.shape()[0] * data.shape()[2] * data.shape()[3]),
+        packs(data.shape()[1] / count),
+        columns(1) {
+    while (columns < packs && columns < 32) columns *= 2;
+    rows = kThreads / columns;
+    tiles = (packs + columns - 1) / columns;
+    const std::int64_t chunk = rows * kUnroll * kBatches;
+    chunks = (pixels + chunk - 1) / chunk;
+  }
+
+  unsigned blocks() const { return static_cast<unsigned>(tiles * chunks); }
+};
+
+/// This thread's place in a `PixelGrid`.
+struct PixelPlace {
+  std::int64_t pack, pixel, chunk;
+  int row;
+
+  __device__ explicit PixelPlace(const PixelGrid& grid)
+      : pack(blockIdx.x % grid.tiles * grid.columns + threadIdx.x % grid.columns),
+        chunk(blockIdx.x / grid.tiles),
+        row(static_cast<int>(threadIdx.x / grid.columns)) {
+    pixel = chunk * (grid.rows * kUnroll * kBatches) + row;
+  }
+};
+
+template <class T, int kCount>
+__device__ void load_shifts(const T* bias, const PixelPlace& at, compute_type<T> (&shift)[kCount]) {
+  using C = compute_type<T>;
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) {
+    shift[k] = bias == nullptr ? C(0) : convert<C>(bias[at.pack * kCount + k]);
+  }
+}
+
+/// `epilogue_kernel` on channels-last data.
+template <class T, int kCount, class Chain>
+__global__ void __launch_bounds__(kThreads)
+    epilogue_last_kernel(T* data, const T* bias, PixelGrid grid, Chain chain) {
+  using C = compute_type<T>;
+  const PixelPlace at(grid);
+  if (at.pack >= grid.packs) return;
+  C shift[kCount];
+  load_shifts<T, kCount>(bias, at, shift);
+  auto* packs = reinterpret_cast<Pack<T, kCount>*>(data) + at.pack;
+  for (int batch = 0; batch < kBatches; ++batch) {
+    const std::int64_t first = at.pixel + batch * kUnroll * grid.rows;
+    Pack<T, kCount> loaded[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const std::int64_t pixel = first + u * grid.rows;
+      if (pixel < grid.pixels) loaded[u] = packs[pixel * grid.packs];
+    }
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const std::int64_t pixel = first + u * grid.rows;
+      if (pixel >= grid.pixels) return;
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) {
+        loaded[u].values[k] = convert<T>(chain(convert<C>(loaded[u].values[k]) + shift[k]));
+      }
+      packs[pixel * grid.packs] = loaded[u];
+    }
+  }
+}
+
+/// `gradient_kernel` on channels-last data; partial[chunk, channel] is the sum of a block's rows.
+template <class T, int kCount, class Chain>
+__global__ void __launch_bounds__(kThreads)
+    gradient_last_kernel(T* data, const T* bias, const T* grad_out, PixelGrid grid, Chain chain,
+                         compute_type<T>* partial) {
+  using C = compute_type<T>;
+  __shared__ C sums[kThreads][kCount];
+  const PixelPlace at(grid);
+  const bool inside = at.pack < grid.packs;
+  C shift[kCount];
+  C sum[kCount]{};
+  if (inside) load_shifts<T, kCount>(bias, at, shift);
+  auto* packs = reinterpret_cast<Pack<T, kCount>*>(data) + at.pack;
+  const auto* grads = reinterpret_cast<const Pack<T, kCount>*>(grad_out) + at.pack;
+  for (int batch = 0; inside && batch < kBatches; ++batch) {
+    const std::int64_t first = at.pixel + batch * kUnroll * grid.rows;
+    Pack<T, kCount> y[kUnroll];
+    Pack<T, kCount> g[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const std::int64_t pixel = first + u * grid.rows;
+      if (pixel < grid.pixels) {
+        y[u] = packs[pixel * grid.packs];
+        g[u] = grads[pixel * grid.packs];
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const std::int64_t pixel = first + u * grid.rows;
+      if (pixel >= grid.pixels) break;
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) {
+        const C grad =
+            chain.gradient(convert<C>(y[u].values[k]) + shift[k], convert<C>(g[u].values[k]));
+        y[u].values[k] = convert<T>(grad);
+        sum[k] += grad;
+      }
+      packs[pixel * grid.packs] = y[u];
+    }
+  }
+  if (partial == nullptr) return;
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) sums[threadIdx.x][k] = sum[k];
+  for (int half = static_cast<int>(grid.rows) / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (at.row >= half) continue;
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) {
+      sums[threadIdx.x][k] += sums[threadIdx.x + half * static_cast<int>(grid.columns)][k];
+    }
+  }
+  if (at.row != 0 || !inside) return;
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) {
+    partial[(at.chunk * grid.packs + at.pack) * kCount + k] = sums[threadIdx.x][k];
+  }
+}
+
+/// Whether the passes take `data` as channels-last, which one channel is not worth.
+bool is_channels_last(const Tensor& data) {
+  return data.shape()[1] > 1 && data.is_contiguous(MemoryFormat::ChannelsLast);
+}
+
+/// True when the channels of a pixel can be read in packs of `count`.
+bool pixels_pack(const Tensor& data, int count) {
+  const auto bytes = static_cast<std::uintptr_t>(count) * item_size(data.dtype());
+  return data.shape()[1] % count == 0 &&
+         reinterpret_cast<std::uintptr_t>(data.raw_data()) % bytes == 0;
+}
+
 /// Calls `launch.template operator()<T, kCount>(chain)` for the dtype, the pack size that fits and
 /// the chain.
 template <class Launch>
@@ -117,7 +267,8 @@ void with_types(const Tensor& data, bool packs_fit, const Epilogue& epilogue, La
     constexpr int kCount = static_cast<int>(16 / sizeof(T));
     using C = compute_type<T>;
     const auto with_count = [&](auto chain) {
-      if (packs_fit && planes_pack(data, kCount)) {
+      if (packs_fit &&
+          (is_channels_last(data) ? pixels_pack(data, kCount) : planes_pack(data, kCount))) {
         launch.template operator()<T, kCount>(chain);
       } else {
         launch.template operator()<T, 1>(chain);
@@ -143,9 +294,15 @@ void epilogue_pass(const Tensor& data, const Tensor& bias, const Epilogue& epilo
   const tenon::cuda::DeviceGuard guard(data.device());
   const cudaStream_t stream = tenon::cuda::current_stream(data.device());
   with_types(data, true, epilogue, [&]<class T, int kCount>(auto chain) {
-    const PlaneGrid grid(data, kCount);
-    epilogue_kernel<T, kCount>
-        <<<grid.blocks(), kThreads, 0, stream>>>(pointer<T>(data), pointer<T>(bias), grid, chain);
+    if (is_channels_last(data)) {
+      const PixelGrid grid(data, kCount);
+      epilogue_last_kernel<T, kCount>
+          <<<grid.blocks(), kThreads, 0, stream>>>(pointer<T>(data), pointer<T>(bias), grid, chain);
+    } else {
+      const PlaneGrid grid(data, kCount);
+      epilogue_kernel<T, kCount>
+          <<<grid.blocks(), kThreads, 0, stream>>>(pointer<T>(data), pointer<T>(bias), grid, chain);
+    }
     TENON_CUDA_CHECK(cudaGetLastError());
   });
 }
@@ -162,20 +319,31 @@ void epilogue_gradient_pass(const Tensor& data, const Tensor& bias, const Tensor
   const bool packs_fit = reinterpret_cast<std::uintptr_t>(grad_out.raw_data()) % 16 == 0;
   with_types(data, packs_fit, epilogue, [&]<class T, int kCount>(auto chain) {
     using C = compute_type<T>;
-    const PlaneGrid grid(data, kCount);
-    Tensor partial;
-    if (grad_bias.defined()) {
-      const DType sum_dtype = sizeof(C) == 8 ? DType::Float64 : DType::Float32;
-      partial = tenon::detail::make_empty(
-          {{data.shape()[0], grid.channels, grid.parts}, sum_dtype, device});
+    const auto run = [&](auto kernel, const auto& grid, const Shape& sums) {
+      Tensor partial;  // sums of y's gradient
+      if (grad_bias.defined()) {
+        const DType sum_dtype = sizeof(C) == 8 ? DType::Float64 : DType::Float32;
+        partial = tenon::detail::make_empty({sums, sum_dtype, device});
+      }
+      kernel<<<grid.blocks(), kThreads, 0, stream>>>(pointer<T>(data), pointer<T>(bias),
+                                                     pointer<T>(grad_out), grid, chain,
+                                                     pointer<C>(partial));
+      TENON_CUDA_CHECK(cudaGetLastError());
+      if (!grad_bias.defined()) return;
+      const std::int64_t channels = data.shape()[1];
+      const Tensor sum = tenon::detail::make_empty({{1, channels, 1}, partial.dtype(), device});
+      kernels::sum_to(partial, sum);
+      kernels::copy(tenon::detail::make_view(sum, {channels}, {1}, 0), grad_bias);
+    };
+    if (is_channels_last(data)) {
+      const PixelGrid grid(data, kCount);
+      run(gradient_last_kernel<T, kCount, decltype(chain)>, grid,
+          {grid.chunks, data.shape()[1], 1});
+    } else {
+      const PlaneGrid grid(data, kCount);
+      run(gradient_kernel<T, kCount, decltype(chain)>, grid,
+          {data.shape()[0], grid.channels, grid.parts});
     }
-    gradient_kernel<T, kCount><<<grid.blocks(), kThreads, 0, stream>>>(
-        pointer<T>(data), pointer<T>(bias), pointer<T>(grad_out), grid, chain, pointer<C>(partial));
-    TENON_CUDA_CHECK(cudaGetLastError());
-    if (!grad_bias.defined()) return;
-    const Tensor sum = tenon::detail::make_empty({{1, grid.channels, 1}, partial.dtype(), device});
-    kernels::sum_to(partial, sum);
-    kernels::copy(tenon::detail::make_view(sum, {grid.channels}, {1}, 0), grad_bias);
   });
 }
 

@@ -6,12 +6,13 @@
 
 namespace tenon::ops::cuda {
 
-/// data = epilogue(data + bias) in place: data [N, C, H, W] contiguous, bias [C] or undefined.
+/// data = epilogue(data + bias) in place: data [N, C, H, W] contiguous or channels-last, bias [C]
+/// or undefined.
 void epilogue_pass(const Tensor& data, const Tensor& bias, const Epilogue& epilogue);
 
-/// data, which holds y without the bias, becomes the gradient of y; `grad_out` is that of z. The
-/// bias's gradient [C], the sum over everything but the channel, is written where `grad_bias` is
-/// defined, in an order that the shape alone decides.
+/// data, which holds y without the bias, becomes the gradient of y; `grad_out` is that of z, in the
+/// same memory format. The bias's gradient [C], the sum over everything but the channel, is written
+/// where `grad_bias` is defined, in an order that the shape alone decides.
 void epilogue_gradient_pass(const Tensor& data, const Tensor& bias, const Tensor& grad_out,
                             const Epilogue& epilogue, const Tensor& grad_bias);
 
