@@ -96,6 +96,24 @@ TEST_F(CudaRuntime, StreamsOrderWorkThroughEvents) {
   EXPECT_EQ(Stream::current(gpu).handle(), nullptr);
 }
 
+TEST_F(CudaRuntime, WaitsAreCounted) {
+  const Device gpu = Device::cuda();
+  const Tensor x = ones({4}, {.device = gpu});
+  const std::int64_t before = wait_count(gpu);
+  const Tensor y = x + 1.0f;
+  const Tensor z = y.clone();
+  EXPECT_EQ(wait_count(gpu), before) << "kernels and copies within the device are only sent";
+  EXPECT_EQ(z.to_vector<float>(), (std::vector<float>{2, 2, 2, 2}));
+  EXPECT_EQ(wait_count(gpu), before + 1);
+  synchronize(gpu);
+  Stream::current(gpu).synchronize();
+  Event event(gpu);
+  event.record();
+  event.synchronize();
+  EXPECT_EQ(wait_count(gpu), before + 4);
+  EXPECT_EQ(wait_count(Device::cpu()), 0);
+}
+
 TEST_F(CudaRuntime, EventsMeasureTime) {
   const Device gpu = Device::cuda();
   const Tensor x = zeros({1 << 24}, {.device = gpu});

@@ -58,12 +58,12 @@ void copy_local(const Tensor& source, const Tensor& target) {
 void copy_bytes(const Tensor& source, const Tensor& target) {
   const Device gpu = target.device().is_cuda() ? target.device() : source.device();
   const DeviceGuard guard(gpu);
-  const cudaStream_t stream = current_stream(gpu);
   const auto bytes = static_cast<std::size_t>(source.numel()) * item_size(source.dtype());
+  const cudaStream_t stream = current_stream(gpu);
   TENON_CUDA_CHECK(
       cudaMemcpyAsync(target.raw_data(), source.raw_data(), bytes, cudaMemcpyDefault, stream));
   if (target.device().is_cpu()) {
-    TENON_CUDA_CHECK(cudaStreamSynchronize(stream));
+    wait_for(stream, gpu);
     throw_pending_fault(gpu);
   }
 }

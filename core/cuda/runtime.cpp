@@ -13,12 +13,13 @@ namespace {
 
 constexpr int kMaxDevices = 16;
 
-/// Per device: its properties, and the counters of its memory.
+/// Per device: its properties, and the counters of its memory and of the waits for it.
 struct DeviceState {
   std::once_flag ready;
   DeviceProperties properties{};
   cudaMemPool_t pool = nullptr;
   detail::MemoryCounters counters;
+  std::atomic<std::int64_t> waits{0};
 };
 
 DeviceState& state(Device device) {
@@ -67,6 +68,26 @@ cudaStream_t current_stream(Device device) {
   return static_cast<cudaStream_t>(Stream::current(device).handle());
 }
 
+void wait_for(cudaStream_t stream, Device device) {
+  state(device).waits.fetch_add(1, std::memory_order_relaxed);
+  TENON_CUDA_CHECK(cudaStreamSynchronize(stream));
+}
+
+void wait_for(cudaEvent_t event, Device device) {
+  state(device).waits.fetch_add(1, std::memory_order_relaxed);
+  TENON_CUDA_CHECK(cudaEventSynchronize(event));
+}
+
+void wait_for_all(Device device) {
+  state(device).waits.fetch_add(1, std::memory_order_relaxed);
+  const DeviceGuard guard(device);
+  TENON_CUDA_CHECK(cudaDeviceSynchronize());
+}
+
+std::int64_t wait_count(Device device) {
+  return state(device).waits.load(std::memory_order_relaxed);
+}
+
 const DeviceProperties& properties(Device device) { return state(device).properties; }
 
 void* allocate(std::size_t bytes, Device device) {
@@ -79,7 +100,7 @@ void* allocate(std::size_t bytes, Device device) {
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     // Of every stream: what others have freed comes back when their work is done.
-    TENON_CUDA_CHECK(cudaDeviceSynchronize());
+    wait_for_all(device);
     TENON_CUDA_CHECK(cudaMemPoolTrimTo(s.pool, 0));
     status = cudaMallocAsync(&data, request, stream);
   }
@@ -108,7 +129,14 @@ void deallocate(void* data, std::size_t bytes, Device device) noexcept {
   state(device).counters.remove(static_cast<std::int64_t>(bytes));
 }
 
-MemoryStats memory_stats(Device device) { return state(device).counters.stats(); }
+MemoryStats memory_stats(Device device) {
+  DeviceState& s = state(device);
+  MemoryStats stats = s.counters.stats();
+  std::uint64_t reserved = 0;
+  TENON_CUDA_CHECK(cudaMemPoolGetAttribute(s.pool, cudaMemPoolAttrReservedMemCurrent, &reserved));
+  stats.reserved = static_cast<std::int64_t>(reserved);
+  return stats;
+}
 
 void reset_peak_memory(Device device) { state(device).counters.reset_peak(); }
 

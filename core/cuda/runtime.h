@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 
 #include "tenon/core/device.h"
@@ -28,6 +29,15 @@ class DeviceGuard {
 
 /// This thread's current stream on `device`.
 cudaStream_t current_stream(Device device);
+
+// Wherever the host waits for a device it does so through one of these, which count: a step that
+// waits is a step in which the device runs dry.
+void wait_for(cudaStream_t stream, Device device);
+void wait_for(cudaEvent_t event, Device device);
+/// For all work of all streams.
+void wait_for_all(Device device);
+/// How often one of them was called for `device`.
+std::int64_t wait_count(Device device);
 
 /// Facts about a device that launch code needs; read once.
 struct DeviceProperties {
