@@ -70,7 +70,7 @@ class Event {
 void synchronize(Device device);
 
 /// How often the host has waited for work on `device` since the program began: synchronisations,
-/// copies to the host, memory that had to be waited for. A
+/// copies to the host, copies from it that ran ahead too far, memory that had to be waited for. A
 /// training step adds none once its kernels are loaded and its plans chosen. Always 0 for the CPU.
 std::int64_t wait_count(Device device);
 

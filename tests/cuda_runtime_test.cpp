@@ -114,6 +114,41 @@ TEST_F(CudaRuntime, WaitsAreCounted) {
   EXPECT_EQ(wait_count(Device::cpu()), 0);
 }
 
+TEST_F(CudaRuntime, CopiesToTheDeviceNeitherWaitNorSeeLaterChanges) {
+  const Device gpu = Device::cuda();
+  const Tensor large = empty({1 << 28}, {.device = gpu});
+  const Tensor host = full({1000, 1000}, 0);
+  host.to(gpu);                                 // makes the page-locked memory
+  for (int i = 0; i < 50; ++i) large.fill_(i);  // tens of milliseconds that the copies come after
+  const std::int64_t before = wait_count(gpu);
+  std::vector<Tensor> copies;
+  for (int i = 0; i < 5; ++i) {
+    host.fill_(i);
+    copies.push_back(host.to(gpu));
+  }
+  host.fill_(-1);
+  EXPECT_EQ(wait_count(gpu), before);
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(ops::amin(copies[static_cast<std::size_t>(i)]).item<int>(), i);
+    EXPECT_EQ(ops::amax(copies[static_cast<std::size_t>(i)]).item<int>(), i);
+  }
+}
+
+TEST_F(CudaRuntime, CopiesToTheDeviceThatGoRoundThePageLockedMemory) {
+  const Device gpu = Device::cuda();
+  std::vector<Tensor> copies;
+  for (std::int64_t i = 0; i < 40; ++i) {  // 300 MB in sizes that no piece of the ring is
+    copies.push_back(full({1'900'000 + 7919 * i}, static_cast<double>(i)).to(gpu));
+  }
+  for (std::size_t i = 0; i < copies.size(); ++i) {
+    EXPECT_EQ(ops::amin(copies[i]).item<std::size_t>(), i);
+    EXPECT_EQ(ops::amax(copies[i]).item<std::size_t>(), i);
+  }
+  const Tensor large = arange(0, 40'000'000, 1, {.dtype = DType::Float64});  // 320 MB in one copy
+  const Tensor back = large.to(gpu).to(Device::cpu());
+  EXPECT_EQ(ops::amax(ops::abs(back - large)).item(), 0);
+}
+
 TEST_F(CudaRuntime, EventsMeasureTime) {
   const Device gpu = Device::cuda();
   const Tensor x = zeros({1 << 24}, {.device = gpu});
