@@ -59,10 +59,14 @@ void check(cudaError_t status, std::string_view call) {
 
 DeviceGuard::DeviceGuard(Device device) {
   TENON_CUDA_CHECK(cudaGetDevice(&previous_));
-  if (previous_ != device.index()) TENON_CUDA_CHECK(cudaSetDevice(device.index()));
+  changed_ = previous_ != device.index();
+  if (changed_) TENON_CUDA_CHECK(cudaSetDevice(device.index()));
 }
 
-DeviceGuard::~DeviceGuard() { cudaSetDevice(previous_); }
+DeviceGuard::~DeviceGuard() {
+  // Setting the device that is set already is not free, and there are two guards in every op.
+  if (changed_) cudaSetDevice(previous_);
+}
 
 cudaStream_t current_stream(Device device) {
   return static_cast<cudaStream_t>(Stream::current(device).handle());

@@ -25,6 +25,7 @@ class DeviceGuard {
 
  private:
   int previous_;
+  bool changed_;
 };
 
 /// This thread's current stream on `device`.
