@@ -1,7 +1,7 @@
 # The target kernel_report: registers, spills and shared memory of the fused kernels on several
 # architectures, and how many blocks and warps of them an SM holds. It fails on a spill, and where a
 # block does not fit. No GPU is needed.
-find_package(Python3 3.8 COMPONENTS Interpreter QUIET)
+find_package(Python3 3.9 COMPONENTS Interpreter QUIET)
 if(NOT Python3_FOUND)
   return()
 endif()
