@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 
 #include "support/matchers.h"
 #include "tenon/core/factories.h"
@@ -68,6 +69,27 @@ TEST_F(CudaRuntime, MemoryIsCountedAndReturned) {
     EXPECT_EQ(memory_stats(gpu).allocations - before.allocations, 1);
   }
   EXPECT_EQ(memory_stats(gpu).in_use, before.in_use);
+}
+
+TEST_F(CudaRuntime, SmallBlocksAreHandedOutAgainInTheOrderOfTheStream) {
+  const Device gpu = Device::cuda();
+  const Tensor kept = full({16}, 7, {.device = gpu});
+  const void* place = empty({100}, {.device = gpu}).raw_data();
+  // 300 bytes as 400 bytes are a block of 512; what was sent to it before is done before.
+  const Tensor again = full({75}, 3, {.device = gpu});
+  if (std::getenv("TENON_CUDA_KEEP_BLOCKS") == nullptr) {
+    EXPECT_EQ(again.raw_data(), place);
+  }
+  Tensor sum = zeros({16}, {.device = gpu});
+  for (int i = 0; i < 2000; ++i) sum = sum + kept;
+  EXPECT_EQ(sum.to_vector<float>(), std::vector<float>(16, 14000));
+  EXPECT_EQ(again.to_vector<float>(), std::vector<float>(75, 3));
+  {
+    const StreamGuard guard(Stream::create(gpu));
+    const Tensor there = full({16}, 2, {.device = gpu});
+    EXPECT_EQ((there * 3.0f).to_vector<float>(), std::vector<float>(16, 6));
+  }
+  EXPECT_EQ(kept.to_vector<float>(), std::vector<float>(16, 7));
 }
 
 TEST_F(CudaRuntime, RunningOutOfMemoryNamesTheSizesAndLeavesEverythingUsable) {
