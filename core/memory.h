@@ -19,6 +19,7 @@ struct MemoryStats {
   std::int64_t in_use = 0;       ///< allocated and not yet freed
   std::int64_t peak = 0;         ///< largest `in_use` since the last `reset_peak_memory`
   std::int64_t allocations = 0;  ///< how many buffers were ever allocated
+  std::int64_t reserved = 0;     ///< held of the system: `in_use`, and what a pool keeps for reuse
 };
 
 /// Counters of `device` since the program began (buffers of `from_blob` are not counted).

@@ -20,7 +20,11 @@ class MemoryCounters {
   }
   void remove(std::int64_t bytes) { in_use_.fetch_sub(bytes); }
   void reset_peak() { peak_.store(in_use_.load()); }
-  MemoryStats stats() const { return {in_use_.load(), peak_.load(), allocations_.load()}; }
+  /// `reserved` is what is in use: whoever keeps a pool sets it to the pool's size.
+  MemoryStats stats() const {
+    const std::int64_t in_use = in_use_.load();
+    return {in_use, peak_.load(), allocations_.load(), in_use};
+  }
 
  private:
   std::atomic<std::int64_t> in_use_{0};

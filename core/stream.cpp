@@ -69,7 +69,7 @@ Stream Stream::create(Device device) {
 void Stream::synchronize() const {
   if (device_.is_cpu()) return;
   const cuda::DeviceGuard guard(device_);
-  TENON_CUDA_CHECK(cudaStreamSynchronize(static_cast<cudaStream_t>(handle())));
+  cuda::wait_for(static_cast<cudaStream_t>(handle()), device_);
   cuda::throw_pending_fault(device_);
 }
 
@@ -96,7 +96,7 @@ void Event::block(const Stream& stream) const {
 }
 
 void Event::synchronize() const {
-  if (device_.is_cuda()) TENON_CUDA_CHECK(cudaEventSynchronize(event_of(handle_)));
+  if (device_.is_cuda()) cuda::wait_for(event_of(handle_), device_);
 }
 
 double Event::elapsed_ms(const Event& end) const {
@@ -109,10 +109,11 @@ double Event::elapsed_ms(const Event& end) const {
 
 void synchronize(Device device) {
   if (device.is_cpu()) return;
-  const cuda::DeviceGuard guard(device);
-  TENON_CUDA_CHECK(cudaDeviceSynchronize());
+  cuda::wait_for_all(device);
   cuda::throw_pending_fault(device);
 }
+
+std::int64_t wait_count(Device device) { return device.is_cpu() ? 0 : cuda::wait_count(device); }
 
 int cuda_device_count() {
   int count = 0;
@@ -133,6 +134,7 @@ void Event::block(const Stream&) const {}
 void Event::synchronize() const {}
 double Event::elapsed_ms(const Event& end) const { return end.host_ms_ - host_ms_; }
 void synchronize(Device) {}
+std::int64_t wait_count(Device) { return 0; }
 int cuda_device_count() { return 0; }
 
 #endif

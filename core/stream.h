@@ -2,6 +2,7 @@
 // so both are empty shells there and code can be written once.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "tenon/core/device.h"
@@ -67,6 +68,11 @@ class Event {
 
 /// Waits for all work on `device`; throws `Error` when some of it failed.
 void synchronize(Device device);
+
+/// How often the host has waited for work on `device` since the program began: synchronisations,
+/// copies to the host, copies from it that ran ahead too far, memory that had to be waited for. A
+/// training step adds none once its kernels are loaded and its plans chosen. Always 0 for the CPU.
+std::int64_t wait_count(Device device);
 
 /// How many CUDA devices can be used; 0 in a build without CUDA and on a machine without a GPU.
 int cuda_device_count();

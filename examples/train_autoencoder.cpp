@@ -15,6 +15,7 @@
 #include "tenon/examples/support/line_chart.h"
 #include "tenon/examples/support/pca.h"
 #include "tenon/examples/support/progress.h"
+#include "tenon/examples/support/step_times.h"
 #include "tenon/tenon.h"
 
 using namespace tenon;
@@ -107,12 +108,15 @@ struct Autoencoder : nn::Module {
 /// Bytes to numbers from 0 to 1.
 Tensor to_unit(const Tensor& images) { return images.to(DType::Float32) / 255.0; }
 
-/// What a curve is drawn from.
+/// What a curve is drawn from, and how fast it went.
 struct History {
   std::vector<double> step;  // in epochs
   std::vector<double> train_loss;
   std::vector<double> epoch;
   std::vector<double> test_error;
+  double images_per_second = 0;  // of the last epoch
+  std::int64_t steps = 0;
+  std::int64_t waits = 0;  // of the host for the device, within steps
 };
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -138,6 +142,18 @@ double test_error(Autoencoder& model, const Tensor& images, Device device) {
   return total / static_cast<double>(images.size(0));
 }
 
+/// Sends one step of training on `batch`, which lies on the host, to `device`. Returns the loss
+/// without waiting for it.
+Tensor train_step(const graph::CompiledFunction& reconstruct, const Tensor& batch, Device device,
+                  optim::Optimizer& optimizer) {
+  const Tensor x = to_unit(batch.to(device));
+  const Tensor loss = ops::mse_loss(reconstruct(x), x);
+  optimizer.zero_grad();
+  loss.backward();
+  optimizer.step();
+  return loss.detach();
+}
+
 /// Trains `model`, of which `reconstruct` is the compiled form, and prints a line an epoch.
 History train(Autoencoder& model, const graph::CompiledFunction& reconstruct, const ImageData& data,
               Device device, const Options& options, std::int64_t epochs) {
@@ -158,15 +174,13 @@ History train(Autoencoder& model, const graph::CompiledFunction& reconstruct, co
     double epoch_loss = 0;
     Tensor point_loss = zeros({}, {.device = device});
     for (const data::Batch& batch : loader) {
-      const Tensor x = to_unit(batch[0].to(device));
-      const Tensor loss = ops::mse_loss(reconstruct(x), x);
-      optimizer.zero_grad();
-      loss.backward();
-      optimizer.step();
+      const std::int64_t waits = wait_count(device);
+      const Tensor loss = train_step(reconstruct, batch[0], device, optimizer);
       schedule.step();
+      history.waits += wait_count(device) - waits;
 
       ++step;
-      point_loss = point_loss + loss.detach();  // read only now and then: reading waits for a GPU
+      point_loss = point_loss + loss;  // read only now and then: reading waits for a GPU
       if (step % kPoint == 0 || step == steps) {
         const std::int64_t averaged = step % kPoint == 0 ? kPoint : step % kPoint;
         history.step.push_back(static_cast<double>((epoch - 1) * steps + step) /
@@ -179,12 +193,13 @@ History train(Autoencoder& model, const graph::CompiledFunction& reconstruct, co
       }
     }
     const double seconds = seconds_since(start);
+    history.steps += steps;
+    history.images_per_second = static_cast<double>(steps * options.batch) / seconds;
     history.epoch.push_back(static_cast<double>(epoch));
     history.test_error.push_back(test_error(model, data.test, device));
     progress.finish(title + "  loss " + fixed(epoch_loss / static_cast<double>(steps), 5) +
                     "  test " + fixed(history.test_error.back(), 5) + "  " +
-                    fixed(static_cast<double>(steps * options.batch) / seconds, 0) + " images/s  " +
-                    fixed(seconds, 1) + " s");
+                    fixed(history.images_per_second, 0) + " images/s  " + fixed(seconds, 1) + " s");
   }
   return history;
 }
@@ -219,6 +234,18 @@ std::pair<double, double> time_steps(Autoencoder& model, const Tensor& images) {
     return times[kRounds / 2];
   };
   return {median(unfused_times), median(fused_times)};
+}
+
+/// Says how the host's work and the GPU's go together. The weights stay as they are.
+void print_gpu_times(Autoencoder& model, const graph::CompiledFunction& reconstruct,
+                     const Tensor& batch, Device device, const History& history) {
+  optim::AdamW still(model.parameters(), {.lr = 0});
+  const StepTimes times = time_step(device, [&] { train_step(reconstruct, batch, device, still); });
+  std::cout << "training on " << device << ": " << fixed(history.images_per_second, 0)
+            << " images/s in the last epoch; a step of " << batch.size(0)
+            << " images takes the host " << fixed(times.host, 3) << " ms to send and the GPU "
+            << fixed(times.device, 3) << " ms to run; the host waited " << history.waits
+            << " times within " << history.steps << " steps\n";
 }
 
 void write_text(const fs::path& path, const std::string& text) {
@@ -348,6 +375,9 @@ void run(const Options& options) {
   const auto times = time_steps(model, data.train.narrow(0, 0, options.batch).to(device));
   std::cout << "\nforward and backward of " << options.batch << " images: " << fixed(times.first, 2)
             << " ms unfused, " << fixed(times.second, 2) << " ms fused\n";
+  if (on_gpu) {
+    print_gpu_times(model, reconstruct, data.train.narrow(0, 0, options.batch), device, history);
+  }
   write_results(model, reconstruct, data, history, pca_error, options.out);
 }
 

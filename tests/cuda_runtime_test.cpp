@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 
 #include "support/matchers.h"
 #include "tenon/core/factories.h"
@@ -70,6 +71,27 @@ TEST_F(CudaRuntime, MemoryIsCountedAndReturned) {
   EXPECT_EQ(memory_stats(gpu).in_use, before.in_use);
 }
 
+TEST_F(CudaRuntime, SmallBlocksAreHandedOutAgainInTheOrderOfTheStream) {
+  const Device gpu = Device::cuda();
+  const Tensor kept = full({16}, 7, {.device = gpu});
+  const void* place = empty({100}, {.device = gpu}).raw_data();
+  // 300 bytes as 400 bytes are a block of 512; what was sent to it before is done before.
+  const Tensor again = full({75}, 3, {.device = gpu});
+  if (std::getenv("TENON_CUDA_KEEP_BLOCKS") == nullptr) {
+    EXPECT_EQ(again.raw_data(), place);
+  }
+  Tensor sum = zeros({16}, {.device = gpu});
+  for (int i = 0; i < 2000; ++i) sum = sum + kept;
+  EXPECT_EQ(sum.to_vector<float>(), std::vector<float>(16, 14000));
+  EXPECT_EQ(again.to_vector<float>(), std::vector<float>(75, 3));
+  {
+    const StreamGuard guard(Stream::create(gpu));
+    const Tensor there = full({16}, 2, {.device = gpu});
+    EXPECT_EQ((there * 3.0f).to_vector<float>(), std::vector<float>(16, 6));
+  }
+  EXPECT_EQ(kept.to_vector<float>(), std::vector<float>(16, 7));
+}
+
 TEST_F(CudaRuntime, RunningOutOfMemoryNamesTheSizesAndLeavesEverythingUsable) {
   const Device gpu = Device::cuda();
   const Tensor kept = ones({16}, {.device = gpu});
@@ -94,6 +116,59 @@ TEST_F(CudaRuntime, StreamsOrderWorkThroughEvents) {
   done.block(Stream::current(gpu));
   EXPECT_EQ(ops::sum(x).item<float>(), 3.0f * (1 << 20));
   EXPECT_EQ(Stream::current(gpu).handle(), nullptr);
+}
+
+TEST_F(CudaRuntime, WaitsAreCounted) {
+  const Device gpu = Device::cuda();
+  const Tensor x = ones({4}, {.device = gpu});
+  const std::int64_t before = wait_count(gpu);
+  const Tensor y = x + 1.0f;
+  const Tensor z = y.clone();
+  EXPECT_EQ(wait_count(gpu), before) << "kernels and copies within the device are only sent";
+  EXPECT_EQ(z.to_vector<float>(), (std::vector<float>{2, 2, 2, 2}));
+  EXPECT_EQ(wait_count(gpu), before + 1);
+  synchronize(gpu);
+  Stream::current(gpu).synchronize();
+  Event event(gpu);
+  event.record();
+  event.synchronize();
+  EXPECT_EQ(wait_count(gpu), before + 4);
+  EXPECT_EQ(wait_count(Device::cpu()), 0);
+}
+
+TEST_F(CudaRuntime, CopiesToTheDeviceNeitherWaitNorSeeLaterChanges) {
+  const Device gpu = Device::cuda();
+  const Tensor large = empty({1 << 28}, {.device = gpu});
+  const Tensor host = full({1000, 1000}, 0);
+  host.to(gpu);                                 // makes the page-locked memory
+  for (int i = 0; i < 50; ++i) large.fill_(i);  // tens of milliseconds that the copies come after
+  const std::int64_t before = wait_count(gpu);
+  std::vector<Tensor> copies;
+  for (int i = 0; i < 5; ++i) {
+    host.fill_(i);
+    copies.push_back(host.to(gpu));
+  }
+  host.fill_(-1);
+  EXPECT_EQ(wait_count(gpu), before);
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(ops::amin(copies[static_cast<std::size_t>(i)]).item<int>(), i);
+    EXPECT_EQ(ops::amax(copies[static_cast<std::size_t>(i)]).item<int>(), i);
+  }
+}
+
+TEST_F(CudaRuntime, CopiesToTheDeviceThatGoRoundThePageLockedMemory) {
+  const Device gpu = Device::cuda();
+  std::vector<Tensor> copies;
+  for (std::int64_t i = 0; i < 40; ++i) {  // 300 MB in sizes that no piece of the ring is
+    copies.push_back(full({1'900'000 + 7919 * i}, static_cast<double>(i)).to(gpu));
+  }
+  for (std::size_t i = 0; i < copies.size(); ++i) {
+    EXPECT_EQ(ops::amin(copies[i]).item<std::size_t>(), i);
+    EXPECT_EQ(ops::amax(copies[i]).item<std::size_t>(), i);
+  }
+  const Tensor large = arange(0, 40'000'000, 1, {.dtype = DType::Float64});  // 320 MB in one copy
+  const Tensor back = large.to(gpu).to(Device::cpu());
+  EXPECT_EQ(ops::amax(ops::abs(back - large)).item(), 0);
 }
 
 TEST_F(CudaRuntime, EventsMeasureTime) {

@@ -2,10 +2,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include "tenon/core/factories.h"
 #include "tenon/core/precision.h"
+#include "tenon/core/random.h"
 #include "tenon/graph/graph.h"
 #include "tenon/nn/nn.h"
 #include "tenon/ops/ops.h"
@@ -97,6 +99,78 @@ TEST_F(CudaTraining, TwoRunsGiveTheSameBits) {
   for (const Float32Precision precision : {Float32Precision::Float32, Float32Precision::Tf32}) {
     expect_same_course(train(Device::cuda(), precision), train(Device::cuda(), precision), 0);
   }
+}
+
+/// [N, 1, 8, 8] -> scores of 3 classes, with the layers that the autoencoder has not.
+struct Classifier : nn::Module {
+  nn::Conv2d conv{1, 4, {.kernel = 3, .padding = 1}};
+  nn::BatchNorm2d norm{4};
+  nn::MaxPool2d pool{2};
+  nn::Dropout dropout{0.25};
+  nn::Linear scores{4 * 4 * 4, 3};
+
+  Classifier() {
+    add("conv", conv);
+    add("norm", norm);
+    add("pool", pool);
+    add("dropout", dropout);
+    add("scores", scores);
+  }
+
+  Tensor forward(const Tensor& x) override {
+    return scores(dropout(pool(ops::relu(norm(conv(x)))).flatten(1)));
+  }
+};
+
+/// Runs `step` on batches that lie on the host, and expects of steps after the first few that the
+/// host waits for nothing and that the pool needs no more memory of the driver.
+void expect_steps_that_do_not_wait(const std::function<void(const Tensor&)>& step) {
+  constexpr int kWarmUp = 3;  // loads kernels, compiles, chooses plans, fills the pool
+  const Device gpu = Device::cuda();
+  std::int64_t waits = 0;
+  std::int64_t reserved = 0;
+  for (int i = 0; i < kWarmUp + kSteps; ++i) {
+    if (i == kWarmUp) {
+      synchronize(gpu);
+      waits = wait_count(gpu);
+      reserved = memory_stats(gpu).reserved;
+    }
+    step(tenon::rand({16, 1, 8, 8}));
+  }
+  EXPECT_EQ(wait_count(gpu), waits);
+  EXPECT_EQ(memory_stats(gpu).reserved, reserved);
+}
+
+TEST_F(CudaTraining, AStepNeitherWaitsNorAllocatesFusedAndUnfused) {
+  for (const bool fuse : {true, false}) {
+    SCOPED_TRACE(fuse ? "fused" : "unfused");
+    Autoencoder model;
+    model.to(Device::cuda());
+    const graph::CompiledFunction reconstruct = graph::compile(model, {.fuse = fuse});
+    optim::AdamW optimizer(model.parameters(), {.lr = 5e-3});
+    optim::OneCycleLR schedule(optimizer, {.max_lr = 5e-3, .total_steps = 100});
+    expect_steps_that_do_not_wait([&](const Tensor& batch) {
+      const Tensor x = batch.to(Device::cuda());
+      const Tensor loss = ops::mse_loss(reconstruct(x), x);
+      optimizer.zero_grad();
+      loss.backward();
+      optimizer.step();
+      schedule.step();
+    });
+  }
+}
+
+TEST_F(CudaTraining, AStepOfAClassifierNeitherWaitsNorAllocates) {
+  Classifier model;
+  model.to(Device::cuda());
+  optim::SGD optimizer(model.parameters(), {.lr = 0.1, .momentum = 0.9});
+  expect_steps_that_do_not_wait([&](const Tensor& batch) {
+    const Tensor target = randint(0, 3, {batch.size(0)}).to(Device::cuda());
+    const Tensor loss = ops::cross_entropy(model(batch.to(Device::cuda())), target);
+    optimizer.zero_grad();
+    loss.backward();
+    optimizer.step();
+  });
 }
 
 TEST(Training, TheLossFalls) {

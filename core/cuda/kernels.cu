@@ -2,6 +2,7 @@
 #include "tenon/core/cuda/fault.h"
 #include "tenon/core/cuda/kernels.h"
 #include "tenon/core/cuda/reduce.cuh"
+#include "tenon/core/cuda/staging.h"
 #include "tenon/core/kernels.h"
 
 namespace tenon::cuda {
@@ -58,12 +59,16 @@ void copy_local(const Tensor& source, const Tensor& target) {
 void copy_bytes(const Tensor& source, const Tensor& target) {
   const Device gpu = target.device().is_cuda() ? target.device() : source.device();
   const DeviceGuard guard(gpu);
-  const cudaStream_t stream = current_stream(gpu);
   const auto bytes = static_cast<std::size_t>(source.numel()) * item_size(source.dtype());
+  if (source.device().is_cpu()) {
+    send_staged(source.raw_data(), target.raw_data(), bytes, gpu);
+    return;
+  }
+  const cudaStream_t stream = current_stream(gpu);
   TENON_CUDA_CHECK(
       cudaMemcpyAsync(target.raw_data(), source.raw_data(), bytes, cudaMemcpyDefault, stream));
   if (target.device().is_cpu()) {
-    TENON_CUDA_CHECK(cudaStreamSynchronize(stream));
+    wait_for(stream, gpu);
     throw_pending_fault(gpu);
   }
 }

@@ -2,8 +2,10 @@
 
 #include <array>
 #include <atomic>
+#include <cstdlib>
 #include <mutex>
 
+#include "tenon/core/cuda/small_blocks.h"
 #include "tenon/core/error.h"
 #include "tenon/core/memory_counters.h"
 #include "tenon/core/stream.h"
@@ -13,13 +15,26 @@ namespace {
 
 constexpr int kMaxDevices = 16;
 
-/// Per device: its properties, and the counters of its memory.
+/// Per device: its properties, and the counters of its memory and of the waits for it.
 struct DeviceState {
   std::once_flag ready;
   DeviceProperties properties{};
   cudaMemPool_t pool = nullptr;
   detail::MemoryCounters counters;
+  std::atomic<std::int64_t> waits{0};
+  std::mutex blocks_mutex;
+  SmallBlocks blocks;  // freed on the default stream, whose later work may use them at once
 };
+
+/// False where TENON_CUDA_KEEP_BLOCKS=0: every buffer then has its exact size and ends when it is
+/// freed, as compute-sanitizer needs it to find accesses beyond the end.
+bool keeps_blocks() {
+  static const bool keeps = [] {
+    const char* text = std::getenv("TENON_CUDA_KEEP_BLOCKS");
+    return text == nullptr || std::string_view(text) != "0";
+  }();
+  return keeps;
+}
 
 DeviceState& state(Device device) {
   static std::array<DeviceState, kMaxDevices> states;
@@ -58,57 +73,132 @@ void check(cudaError_t status, std::string_view call) {
 
 DeviceGuard::DeviceGuard(Device device) {
   TENON_CUDA_CHECK(cudaGetDevice(&previous_));
-  if (previous_ != device.index()) TENON_CUDA_CHECK(cudaSetDevice(device.index()));
+  changed_ = previous_ != device.index();
+  if (changed_) TENON_CUDA_CHECK(cudaSetDevice(device.index()));
 }
 
-DeviceGuard::~DeviceGuard() { cudaSetDevice(previous_); }
+DeviceGuard::~DeviceGuard() {
+  // Setting the device that is set already is not free, and there are two guards in every op.
+  if (changed_) cudaSetDevice(previous_);
+}
 
 cudaStream_t current_stream(Device device) {
   return static_cast<cudaStream_t>(Stream::current(device).handle());
 }
 
+void wait_for(cudaStream_t stream, Device device) {
+  state(device).waits.fetch_add(1, std::memory_order_relaxed);
+  TENON_CUDA_CHECK(cudaStreamSynchronize(stream));
+}
+
+void wait_for(cudaEvent_t event, Device device) {
+  state(device).waits.fetch_add(1, std::memory_order_relaxed);
+  TENON_CUDA_CHECK(cudaEventSynchronize(event));
+}
+
+void wait_for_all(Device device) {
+  state(device).waits.fetch_add(1, std::memory_order_relaxed);
+  const DeviceGuard guard(device);
+  TENON_CUDA_CHECK(cudaDeviceSynchronize());
+}
+
+std::int64_t wait_count(Device device) {
+  return state(device).waits.load(std::memory_order_relaxed);
+}
+
 const DeviceProperties& properties(Device device) { return state(device).properties; }
+
+namespace {
+
+/// A small block that was kept, or null. Only the default stream's are: it is one for all threads,
+/// it is never destroyed, and what it sends next runs after what used the block before.
+void* take_block(DeviceState& s, std::size_t bytes, cudaStream_t stream) {
+  if (stream != nullptr || !SmallBlocks::is_small(bytes) || !keeps_blocks()) return nullptr;
+  const std::lock_guard lock(s.blocks_mutex);
+  return s.blocks.take(bytes);
+}
+
+bool keep_block(DeviceState& s, void* data, std::size_t bytes, cudaStream_t stream) {
+  if (stream != nullptr || !SmallBlocks::is_small(bytes) || !keeps_blocks()) return false;
+  const std::lock_guard lock(s.blocks_mutex);
+  return s.blocks.give(data, bytes);
+}
+
+/// Memory of the driver's pool; null where there is none.
+void* allocate_from_pool(std::size_t bytes, cudaStream_t stream) {
+  void* data = nullptr;
+  const cudaError_t status = cudaMallocAsync(&data, bytes, stream);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    return nullptr;
+  }
+  check(status, "cudaMallocAsync");
+  return data;
+}
+
+/// Gives everything that is free back to the driver.
+void release_unused(DeviceState& s, Device device) {
+  {
+    const std::lock_guard lock(s.blocks_mutex);
+    s.blocks.clear([](void* block) { TENON_CUDA_CHECK(cudaFreeAsync(block, nullptr)); });
+  }
+  // Of every stream: what others have freed comes back when their work is done.
+  wait_for_all(device);
+  TENON_CUDA_CHECK(cudaMemPoolTrimTo(s.pool, 0));
+}
+
+[[noreturn]] void fail_without_memory(DeviceState& s, std::size_t bytes, Device device) {
+  std::size_t free_bytes = 0;
+  std::size_t total_bytes = 0;
+  TENON_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
+  tenon::detail::fail(tenon::detail::concat(
+      "allocate: no memory for ", bytes, " bytes on ", device, ": ", s.counters.stats().in_use,
+      " bytes in use by Tenon, ", free_bytes, " of ", total_bytes, " free"));
+}
+
+}  // namespace
 
 void* allocate(std::size_t bytes, Device device) {
   DeviceState& s = state(device);
-  const DeviceGuard guard(device);
-  void* data = nullptr;
   const cudaStream_t stream = current_stream(device);
-  const std::size_t request = bytes > 0 ? bytes : 1;
-  cudaError_t status = cudaMallocAsync(&data, request, stream);
-  if (status == cudaErrorMemoryAllocation) {
-    cudaGetLastError();
-    // Of every stream: what others have freed comes back when their work is done.
-    TENON_CUDA_CHECK(cudaDeviceSynchronize());
-    TENON_CUDA_CHECK(cudaMemPoolTrimTo(s.pool, 0));
-    status = cudaMallocAsync(&data, request, stream);
+  void* data = take_block(s, bytes, stream);
+  if (data == nullptr) {
+    const DeviceGuard guard(device);
+    const bool rounds = SmallBlocks::is_small(bytes) && keeps_blocks();
+    const std::size_t request = rounds ? SmallBlocks::rounded(bytes) : bytes > 0 ? bytes : 1;
+    data = allocate_from_pool(request, stream);
+    if (data == nullptr) {
+      release_unused(s, device);
+      data = allocate_from_pool(request, stream);
+    }
+    if (data == nullptr) fail_without_memory(s, bytes, device);
   }
-  if (status == cudaErrorMemoryAllocation) {
-    cudaGetLastError();
-    std::size_t free_bytes = 0;
-    std::size_t total_bytes = 0;
-    TENON_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
-    tenon::detail::fail(tenon::detail::concat(
-        "allocate: no memory for ", bytes, " bytes on ", device, ": ", s.counters.stats().in_use,
-        " bytes in use by Tenon, ", free_bytes, " of ", total_bytes, " free"));
-  }
-  check(status, "cudaMallocAsync");
   s.counters.add(static_cast<std::int64_t>(bytes));
   return data;
 }
 
 void deallocate(void* data, std::size_t bytes, Device device) noexcept {
+  DeviceState& s = state(device);
+  s.counters.remove(static_cast<std::int64_t>(bytes));
+  const cudaStream_t stream = current_stream(device);
+  if (keep_block(s, data, bytes, stream)) return;
   // Statuses are not checked: this runs in destructors, at the program's end perhaps after the
   // runtime itself was torn down.
   int previous = 0;
   cudaGetDevice(&previous);
   if (previous != device.index()) cudaSetDevice(device.index());
-  cudaFreeAsync(data, current_stream(device));
+  cudaFreeAsync(data, stream);
   if (previous != device.index()) cudaSetDevice(previous);
-  state(device).counters.remove(static_cast<std::int64_t>(bytes));
 }
 
-MemoryStats memory_stats(Device device) { return state(device).counters.stats(); }
+MemoryStats memory_stats(Device device) {
+  DeviceState& s = state(device);
+  MemoryStats stats = s.counters.stats();
+  std::uint64_t reserved = 0;
+  TENON_CUDA_CHECK(cudaMemPoolGetAttribute(s.pool, cudaMemPoolAttrReservedMemCurrent, &reserved));
+  stats.reserved = static_cast<std::int64_t>(reserved);
+  return stats;
+}
 
 void reset_peak_memory(Device device) { state(device).counters.reset_peak(); }
 

@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 
 #include "tenon/core/device.h"
@@ -24,10 +25,20 @@ class DeviceGuard {
 
  private:
   int previous_;
+  bool changed_;
 };
 
 /// This thread's current stream on `device`.
 cudaStream_t current_stream(Device device);
+
+// Wherever the host waits for a device it does so through one of these, which count: a step that
+// waits is a step in which the device runs dry.
+void wait_for(cudaStream_t stream, Device device);
+void wait_for(cudaEvent_t event, Device device);
+/// For all work of all streams.
+void wait_for_all(Device device);
+/// How often one of them was called for `device`.
+std::int64_t wait_count(Device device);
 
 /// Facts about a device that launch code needs; read once.
 struct DeviceProperties {
@@ -39,9 +50,11 @@ struct DeviceProperties {
 const DeviceProperties& properties(Device device);
 
 /// `bytes` from the device's stream-ordered pool, on the current stream. When there are none, the
-/// pool gives back what it holds unused and the allocation is tried once more; then `Error`.
+/// pool gives back what it holds unused and the allocation is tried once more; then `Error`. Small
+/// blocks of the default stream are kept when they are freed: two calls of the driver would be a
+/// good part of a small op's time.
 void* allocate(std::size_t bytes, Device device);
-/// Returns memory to the pool once the work sent to the current stream so far is done.
+/// Returns memory once the work sent to the current stream so far is done.
 void deallocate(void* data, std::size_t bytes, Device device) noexcept;
 MemoryStats memory_stats(Device device);
 void reset_peak_memory(Device device);

@@ -26,6 +26,7 @@ struct Options {
   std::vector<std::string> paths{"auto"};
   std::size_t fusion_plans = 0;
   bool json = false;
+  bool profile = false;
 };
 
 Options parse_options(int argc, char** argv) {
@@ -58,6 +59,8 @@ Options parse_options(int argc, char** argv) {
                  "expert: how many of cuDNN's fusion plans to try, each compiled first (0: all)")
       ->capture_default_str();
   app.add_flag("--json", options.json, "print JSON instead of tables");
+  app.add_flag("--profile", options.profile,
+               "time nothing: call each path once between cudaProfilerStart and -Stop");
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {
@@ -92,14 +95,23 @@ bench::Result run(const bench::BlockShape& shape, const Options& options, Device
   };
   // Tenon's own lines first: the others are compared with the first.
   for (const std::string& path : options.paths) {
-    if (path != "expert") append({bench::time_path(problem, path)});
+    if (path != "expert") append({bench::run_path(problem, path, bench::Purpose::Time)});
   }
   if (asks_for(options, "expert")) {
-    if (result.rows.empty()) append({bench::time_path(problem, "auto")});
+    if (result.rows.empty()) append({bench::run_path(problem, "auto", bench::Purpose::Time)});
     append(bench::expert_rows(problem, options.fusion_plans));
   }
   if (device.is_cuda()) append(bench::pass_rows(problem));
   return result;
+}
+
+void profile(const bench::BlockShape& shape, const Options& options, Device device) {
+  const bench::Problem problem(shape, bench::parse_precision(options.precision), device,
+                               options.mode == "train");
+  for (const std::string& path : options.paths) {
+    TENON_CHECK(path != "expert", "--profile: the expert's plans are timed only");
+    bench::run_path(problem, path, bench::Purpose::Profile);
+  }
 }
 
 void run(const Options& options) {
@@ -111,6 +123,10 @@ void run(const Options& options) {
     shapes = bench::known_shapes();
   } else {
     shapes.push_back(bench::parse_shape(options.shape));
+  }
+  if (options.profile) {
+    for (const bench::BlockShape& shape : shapes) profile(shape, options, device);
+    return;
   }
   const std::string description = bench::device_description(device);
   const double copy = bench::copy_bandwidth(device);

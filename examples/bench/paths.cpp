@@ -52,7 +52,8 @@ std::string joined(const std::string& a, const std::string& b) {
   return a.empty() || b.empty() ? a + b : a + ", " + b;
 }
 
-Row time_forward(const Problem& problem, const std::string& path, const Forward& forward) {
+Row run_forward(const Problem& problem, const std::string& path, Purpose purpose,
+                const Forward& forward) {
   const std::size_t count = problem.sets().size();
   // Results are kept as long as their turn lasts, so that they rotate through memory too.
   std::vector<std::vector<Tensor>> kept(count);
@@ -69,6 +70,10 @@ Row time_forward(const Problem& problem, const std::string& path, const Forward&
   };
   Row row;
   row.path = path;
+  if (purpose == Purpose::Profile) {
+    profile(problem.device(), step);
+    return row;
+  }
   row.timing = measure(problem.device(), step);
   row.bytes = problem.floor_bytes();
   row.flop = problem.flop();
@@ -79,7 +84,7 @@ Row time_forward(const Problem& problem, const std::string& path, const Forward&
 
 }  // namespace
 
-Row time_path(const Problem& problem, const std::string& path) {
+Row run_path(const Problem& problem, const std::string& path, Purpose purpose) {
   const ops::TuningGuard tuning(true);
   const Float32PrecisionGuard precision(problem.precision().float32);
   const GradModeGuard gradients(problem.train());
@@ -88,8 +93,9 @@ Row time_path(const Problem& problem, const std::string& path) {
         graph::compile([&problem](const Tensor& x, const Tensor& weight, const Tensor& bias) {
           return five_ops(problem, x, weight, bias);
         });
-    Row row = time_forward(
-        problem, path, [&](const InputSet& set) { return compiled(set.x, set.weight, set.bias); });
+    Row row = run_forward(problem, path, purpose, [&](const InputSet& set) {
+      return compiled(set.x, set.weight, set.bias);
+    });
     const auto decisions = compiled.decisions();
     const bool fused = !decisions.empty() && decisions[0].fused;
     const std::string what = fused               ? decisions[0].kernel
@@ -99,7 +105,7 @@ Row time_path(const Problem& problem, const std::string& path) {
     return row;
   }
   if (path == "fused") {
-    Row row = time_forward(problem, path, [&](const InputSet& set) {
+    Row row = run_forward(problem, path, purpose, [&](const InputSet& set) {
       return ops::conv_transpose2d_epilogue(set.x, set.weight, set.bias, problem.shape().options(),
                                             problem.epilogue());
     });
@@ -108,7 +114,7 @@ Row time_path(const Problem& problem, const std::string& path) {
   }
   TENON_CHECK(path == "unfused", "--path: \"", path,
               "\" is not one of auto, fused, unfused, expert");
-  Row row = time_forward(problem, path, [&](const InputSet& set) {
+  Row row = run_forward(problem, path, purpose, [&](const InputSet& set) {
     return five_ops(problem, set.x, set.weight, set.bias);
   });
   row.configuration = joined("five ops", convolution_plan(problem));

@@ -27,8 +27,11 @@ struct Row {
   bool peer = false;  ///< true where not Tenon's but cuDNN's ways are measured
 };
 
-/// Times `path`: "auto" is the five ops as `graph::compile` runs them, "fused" the fused op called
-/// directly, "unfused" the five ops one after another.
-Row time_path(const Problem& problem, const std::string& path);
+/// What is done with a path.
+enum class Purpose { Time, Profile };
+
+/// Times `path`, or calls it once for a profiler: "auto" is the five ops as `graph::compile` runs
+/// them, "fused" the fused op called directly, "unfused" the five ops one after another.
+Row run_path(const Problem& problem, const std::string& path, Purpose purpose);
 
 }  // namespace bench

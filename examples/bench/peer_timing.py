@@ -7,16 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-# N, Cin, H, W, Cout, kernel, stride, padding, output_padding; as in examples/bench/shapes.cpp.
-SHAPES = {
-    "mission": (128, 64, 128, 128, 64, 3, 2, 1, 1),
-    "dcgan8": (128, 512, 8, 8, 256, 4, 2, 1, 0),
-    "dcgan32": (128, 128, 32, 32, 64, 4, 2, 1, 0),
-    "unet": (16, 128, 64, 64, 64, 2, 2, 0, 0),
-    "k5": (32, 128, 32, 32, 64, 5, 2, 2, 1),
-    "s1": (32, 64, 64, 64, 64, 3, 1, 1, 0),
-    "small": (128, 32, 16, 16, 64, 4, 2, 1, 1),
-}
+from shapes import forward_flop
+
 DTYPES = {
     "tf32": torch.float32,
     "float32": torch.float32,
@@ -49,8 +41,7 @@ class Problem:
         return elements * DTYPES[self.precision].itemsize
 
     def flop(self):
-        n, cin, h, w, cout, k, *_ = self.numbers
-        return 2 * n * cin * h * w * cout * k * k * (3 if self.train else 1)
+        return forward_flop(self.numbers) * (3 if self.train else 1)
 
     def inputs(self, memory_format):
         """As many sets (x, weight, bias, grad_out) as keep the inputs out of the L2 cache."""

@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 import torch
 import torch.nn.functional as F
 import triton
-from peer_timing import DTYPES, FORMATS, SHAPES, Problem, copy_bandwidth, measure
+from peer_timing import DTYPES, FORMATS, Problem, copy_bandwidth, measure
+from shapes import SHAPES, parse_shape
 from triton_passes import ADD, HIGH, LOW, SCALE, TritonBlock, epilogue_pass
 
 
@@ -210,16 +211,11 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def parse_shape(text):
-    if text in SHAPES:
-        return text, SHAPES[text]
+def named_shape(text):
     try:
-        numbers = tuple(int(number) for number in text.split(","))
+        return text, parse_shape(text)
     except ValueError:
-        numbers = ()
-    if len(numbers) != 9:
         sys.exit(f"--shape: {text!r} is neither {', '.join(SHAPES)} nor N,Cin,H,W,Cout,k,s,p,op")
-    return text, numbers
 
 
 def parse_list(option, text, known):
@@ -233,7 +229,7 @@ def parse_list(option, text, known):
 def main():
     arguments = parse_arguments()
     shapes = list(SHAPES.items()) if arguments.all_shapes else [
-        parse_shape(text) for text in arguments.shape.split()]
+        named_shape(text) for text in arguments.shape.split()]
     precisions = parse_list("precision", arguments.precision, DTYPES)
     modes = parse_list("mode", arguments.mode, ("forward", "train"))
     peers = parse_list("peers", arguments.peers, PEERS)

@@ -8,6 +8,7 @@
 #include "normal.h"
 
 #ifdef TENON_WITH_CUDA
+#include <cuda_profiler_api.h>
 #include <cudnn.h>
 
 #include "tenon/core/cuda/runtime.h"
@@ -87,6 +88,20 @@ Timing measure(Device device, const Step& step) {
     times.push_back(marks[sample - 1].elapsed_ms(marks[sample]) / static_cast<double>(calls));
   }
   return {median(times), device.is_cuda() ? host_time(device, step) : 0};
+}
+
+void profile(Device device, const Step& step) {
+  constexpr std::size_t kWarmUp = 3;  // compiles, chooses plans and configurations
+  for (std::size_t i = 0; i < kWarmUp; ++i) step(i);
+  synchronize(device);
+#ifdef TENON_WITH_CUDA
+  if (device.is_cuda()) TENON_CUDA_CHECK(cudaProfilerStart());
+#endif
+  step(kWarmUp);
+  synchronize(device);
+#ifdef TENON_WITH_CUDA
+  if (device.is_cuda()) TENON_CUDA_CHECK(cudaProfilerStop());
+#endif
 }
 
 std::int64_t peak_memory(Device device, const Step& step) {

@@ -23,6 +23,10 @@ struct Timing {
 /// what the host does for the next call hides behind the device's work wherever it can.
 Timing measure(tenon::Device device, const Step& step);
 
+/// Calls `step` a few times, and then once between marks that a profiler started with
+/// "--profile-from-start off" records between. No times come of it.
+void profile(tenon::Device device, const Step& step);
+
 /// A rough time of one call in milliseconds, to choose between candidates: the median of `repeats`
 /// single calls after one more.
 double measure_roughly(tenon::Device device, const Step& step, int repeats);

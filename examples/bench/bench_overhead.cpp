@@ -1,0 +1,243 @@
+// Host time of an op: chains of a thousand ops on tensors so small that launching them is all there
+// is to do.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "tenon/core/autograd.h"
+#include "tenon/core/factories.h"
+#include "tenon/core/stream.h"
+#include "tenon/ops/ops.h"
+#include "timing.h"
+
+namespace {
+
+using namespace tenon;
+
+constexpr int kOps = 1000;
+constexpr std::int64_t kElements = 16;
+/// A device's queue holds about 1,024 launches; one more makes the host wait. Small kernels take a
+/// microsecond or two, so that a queue which was full when the host was done takes longer to drain
+/// than this.
+constexpr double kFullQueueMicroseconds = 1000;
+
+/// One link computes `ops` ops of x, and of y, which needs no gradient.
+struct Chain {
+  std::string name;
+  int ops;
+  std::function<Tensor(const Tensor& x, const Tensor& y)> link;
+};
+
+std::vector<Chain> chains() {
+  return {
+      {"x * a + b", 2, [](const Tensor& x, const Tensor&) { return x * 0.5 + 0.25; }},
+      {"x * y + y", 2, [](const Tensor& x, const Tensor& y) { return x * y + y; }},
+      {"tanh(x)", 1, [](const Tensor& x, const Tensor&) { return ops::tanh(x); }},
+      {"tanh(x * y + b)", 3,
+       [](const Tensor& x, const Tensor& y) { return ops::tanh(x * y + 0.25); }},
+  };
+}
+
+enum class Mode { Off, Recorded, Backward };
+
+/// How modes are called, and the host time an op that each may take on a GPU, in microseconds.
+struct ModeInfo {
+  Mode mode;
+  const char* name;
+  double bar;
+};
+constexpr ModeInfo kModes[] = {{Mode::Off, "gradients off", 4},
+                               {Mode::Recorded, "forward", 8},
+                               {Mode::Backward, "forward + backward", 8}};
+
+/// Microseconds: of the host for an op, and from the last op sent until the device was done.
+struct Sample {
+  double host;
+  double drain;
+};
+
+struct Row {
+  std::string chain;
+  std::string mode;
+  double bar;  // 0: none
+  Sample sample;
+};
+
+double now_us() {
+  using namespace std::chrono;
+  return duration<double, std::micro>(steady_clock::now().time_since_epoch()).count();
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+/// Medians over `repeats` runs of `run`, which sends `ops` ops, after three that do not count. Each
+/// begins with an idle device.
+Sample measure(Device device, int repeats, int ops, const std::function<void()>& run) {
+  constexpr int kWarmUp = 3;
+  std::vector<double> host;
+  std::vector<double> drain;
+  for (int i = 0; i < kWarmUp + repeats; ++i) {
+    synchronize(device);
+    const double start = now_us();
+    run();
+    const double sent = now_us();
+    synchronize(device);
+    const double done = now_us();
+    if (i < kWarmUp) continue;
+    host.push_back((sent - start) / ops);
+    drain.push_back(done - sent);
+  }
+  return {median(host), median(drain)};
+}
+
+Row time_chain(const Chain& chain, const ModeInfo& info, Device device, int repeats) {
+  const TensorOptions options{.device = device};
+  const GradModeGuard gradients(info.mode != Mode::Off);
+  const Tensor x = full({kElements}, 0.5, options);
+  const Tensor y = full({kElements}, 0.75, options);
+  const Tensor seed = ones({kElements}, options);
+  if (info.mode != Mode::Off) x.requires_grad_();
+  const int links = kOps / chain.ops;
+  const Sample sample = measure(device, repeats, links * chain.ops, [&] {
+    Tensor value = x;
+    for (int i = 0; i < links; ++i) value = chain.link(value, y);
+    if (info.mode == Mode::Backward) value.backward(seed);
+    x.set_grad({});
+  });  // whose end, and the tape's with it, belongs to the time
+  return {chain.name, info.name, device.is_cuda() ? info.bar : 0, sample};
+}
+
+/// What an op is made of: memory for a result, and a launch.
+std::vector<Row> time_parts(Device device, int repeats) {
+  const TensorOptions options{.device = device};
+  const NoGradGuard no_grad;
+  const Tensor x = full({kElements}, 0.5, options);
+  const Sample memory = measure(device, repeats, kOps, [&] {
+    for (int i = 0; i < kOps; ++i) empty({kElements}, options);
+  });
+  const Sample launch = measure(device, repeats, kOps, [&] {
+    for (int i = 0; i < kOps; ++i) x.fill_(0.25);
+  });
+  return {{"empty(16), its memory", "part", 0, memory},
+          {"x.fill_(a), a launch", "part", 0, launch}};
+}
+
+bool queue_was_full(const Row& row) { return row.sample.drain > kFullQueueMicroseconds; }
+
+std::string verdict(const Row& row) {
+  if (queue_was_full(row)) return "the queue was full: this is the device's time";
+  if (row.bar == 0) return "";
+  return row.sample.host <= row.bar ? "met" : "missed";
+}
+
+void print_table(const std::string& description, Device device, int repeats,
+                 const std::vector<Row>& rows) {
+  std::cout << "host time an op, chains of " << kOps << " ops on " << kElements
+            << " floats, medians of " << repeats << " runs; " << description << "\n";
+  if (device.is_cuda()) {
+    std::cout << "a small kernel's launch alone takes the host about 2 us; drain: how long the "
+                 "device was still busy when\nthe host was done, far below the 1,024 launches "
+                 "that its queue holds unless noted\n";
+  }
+  const auto print = [](const char* chain, const char* mode, const char* host, const char* drain,
+                        const char* bar, const char* word) {
+    char line[160];
+    std::snprintf(line, sizeof line, "%-22s  %-18s  %8s  %8s  %4s  %s", chain, mode, host, drain,
+                  bar, word);
+    std::string text = line;
+    text.erase(text.find_last_not_of(' ') + 1);
+    std::cout << text << "\n";
+  };
+  print("chain", "mode", "us an op", "drain us", "bar", "");
+  for (const Row& row : rows) {
+    char host[32];
+    char drain[32];
+    char bar[32] = "-";
+    std::snprintf(host, sizeof host, "%.3f", row.sample.host);
+    std::snprintf(drain, sizeof drain, "%.0f", row.sample.drain);
+    if (row.bar > 0) std::snprintf(bar, sizeof bar, "%.0f", row.bar);
+    print(row.chain.c_str(), row.mode.c_str(), host, drain, bar, verdict(row).c_str());
+  }
+}
+
+void print_json(const std::string& description, const std::vector<Row>& rows) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const Row& row : rows) {
+    list.push_back({{"chain", row.chain},
+                    {"mode", row.mode},
+                    {"host_microseconds", row.sample.host},
+                    {"drain_microseconds", row.sample.drain},
+                    {"queue_was_full", queue_was_full(row)},
+                    {"bar_microseconds", row.bar > 0 ? nlohmann::json(row.bar) : nullptr}});
+  }
+  std::cout << nlohmann::json{{"device", description}, {"ops", kOps}, {"rows", list}}.dump(1)
+            << "\n";
+}
+
+struct Options {
+  std::string device = "auto";
+  int repeats = 21;
+  bool json = false;
+};
+
+Options parse_options(int argc, char** argv) {
+  Options options;
+  CLI::App app("Times what the host does for an op, with gradients off, recorded, and run.");
+  app.add_option("--device", options.device, "cpu, cuda, cuda:<index>, or auto: a GPU if any")
+      ->capture_default_str();
+  app.add_option("--repeats", options.repeats, "runs of each chain, of which the median is taken")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_flag("--json", options.json, "print JSON instead of a table");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::exit(app.exit(error) == 0 ? 0 : 1);
+  }
+  return options;
+}
+
+void run(const Options& options) {
+  Device device = Device::cpu();
+  if (options.device != "auto") {
+    device = Device::parse(options.device);
+  } else if (cuda_device_count() > 0) {
+    device = Device::cuda();
+  }
+  std::vector<Row> rows;
+  for (const Chain& chain : chains()) {
+    for (const ModeInfo& mode : kModes) {
+      rows.push_back(time_chain(chain, mode, device, options.repeats));
+    }
+  }
+  for (Row& row : time_parts(device, options.repeats)) rows.push_back(std::move(row));
+  const std::string description = bench::device_description(device);
+  if (options.json) {
+    print_json(description, rows);
+  } else {
+    print_table(description, device, options.repeats, rows);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    run(parse_options(argc, argv));
+    return 0;
+  } catch (const std::exception& error) {
+    std::cerr << "bench_overhead: " << error.what() << "\n";
+    return 1;
+  }
+}
