@@ -5,6 +5,7 @@
 #ifdef TENON_WITH_CUDA
 #include "tenon/core/cuda/runtime.h"
 #endif
+#include "tenon/core/derived.h"
 #include "tenon/core/dispatch.h"
 #include "tenon/core/memory_counters.h"
 
@@ -61,7 +62,19 @@ std::shared_ptr<Storage> Storage::adopt(void* data, std::size_t bytes, Device de
       new Storage(static_cast<std::byte*>(data), bytes, device, std::move(deleter)));
 }
 
+detail::DerivedTensors& Storage::derived() {
+  detail::DerivedTensors* known = derived_.load(std::memory_order_acquire);
+  if (known != nullptr) return *known;
+  auto made = std::make_unique<detail::DerivedTensors>();
+  // Two threads may come here at once: the first one's stays, `known` tells the second.
+  if (derived_.compare_exchange_strong(known, made.get(), std::memory_order_acq_rel)) {
+    known = made.release();
+  }
+  return *known;
+}
+
 Storage::~Storage() {
+  delete derived_.load(std::memory_order_acquire);
   if (owned_) {
     TENON_DISPATCH(device_, deallocate(data_, bytes_, device_));
   } else if (deleter_) {

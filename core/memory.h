@@ -11,6 +11,10 @@
 
 namespace tenon {
 
+namespace detail {
+class DerivedTensors;
+}
+
 /// Alignment of every CPU buffer in bytes: one cache line, one AVX-512 register.
 inline constexpr std::size_t kAlignment = 64;
 
@@ -43,11 +47,16 @@ class Storage {
   std::byte* data() const { return data_; }
   std::size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
+  /// True for memory of our own allocator, which nobody else writes to.
+  bool owned() const { return owned_; }
 
   /// How often the contents were changed in place. Autograd compares it with the number it saw
   /// when it saved a tensor.
   std::uint32_t version() const { return version_.load(std::memory_order_relaxed); }
   void bump_version() { version_.fetch_add(1, std::memory_order_relaxed); }
+
+  /// The tensors computed from the contents (core/derived.h), freed with this.
+  detail::DerivedTensors& derived();
 
  private:
   Storage(std::byte* data, std::size_t bytes, Device device, std::function<void(void*)> deleter)
@@ -59,6 +68,7 @@ class Storage {
   std::function<void(void*)> deleter_;  // empty for memory of our own allocator
   bool owned_ = false;
   std::atomic<std::uint32_t> version_{0};
+  std::atomic<detail::DerivedTensors*> derived_{nullptr};  // owned; null until asked for
 };
 
 }  // namespace tenon

@@ -63,7 +63,8 @@ class Tensor {
   // ---- elements ---------------------------------------------------------------------------------
 
   /// First element, with the view's offset applied. The device must be the CPU for the host to
-  /// read it. Throws `Error` when `T` is not the dtype or the tensor is traced.
+  /// read it. Writing through the pointer is not noticed: call `bump_version` afterwards when the
+  /// tensor has been used before. Throws `Error` when `T` is not the dtype or the tensor is traced.
   template <class T>
   T* data() const {
     return static_cast<T*>(checked_data(dtype_of<T>));
@@ -126,9 +127,9 @@ class Tensor {
   Tensor to(Device device) const;
   Tensor to(Device device, DType dtype) const;
 
-  // ---- in place (each bumps the version that autograd checks)
-  // ------------------------------------ They throw `Error` on a tensor whose gradient is being
-  // recorded: use `NoGradGuard` for a leaf.
+  // ---- in place: each bumps the version, which autograd and `derived` (core/derived.h) check
+  // ------ They throw `Error` on a tensor whose gradient is being recorded: use `NoGradGuard` for a
+  // leaf.
 
   /// Overwrites the elements with those of `source`, broadcast and converted.
   const Tensor& copy_(const Tensor& source) const;
@@ -137,6 +138,10 @@ class Tensor {
   /// Makes this tensor have the elements, shape, dtype and device of `other` while it stays the
   /// same leaf: how a module's parameters move to another device without the optimizer noticing.
   const Tensor& set_data(const Tensor& other) const;
+  /// How often the memory that this tensor shares with its views was changed in place.
+  std::uint32_t version() const;
+  /// Says that the elements were changed behind Tenon's back, through `data` or `raw_data`.
+  const Tensor& bump_version() const;
 
   // ---- autograd ---------------------------------------------------------------------------------
 
