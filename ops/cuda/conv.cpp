@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "tenon/core/derived.h"
 #include "tenon/core/kernels.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cuda/channels_last.h"
@@ -128,9 +129,11 @@ void run_in_format(ConvolutionKind kind, const Tensor& image, const Tensor& weig
 }
 
 Tensor weight_channels_last(const Tensor& weight) {
-  const Tensor result = empty_channels_last(weight.spec());
-  kernels::copy(weight, result);
-  return result;
+  return derived(weight, "channels_last", [&] {
+    const Tensor result = empty_channels_last(weight.spec());
+    kernels::copy(weight, result);
+    return result;
+  });
 }
 
 void conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options,

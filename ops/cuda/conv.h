@@ -26,7 +26,7 @@ bool wants_channels_last(DType dtype);
 void run_in_format(ConvolutionKind kind, const Tensor& image, const Tensor& weight,
                    const Tensor& response, const Conv2dOptions& options);
 
-/// A small tensor (weights) in channels-last memory.
+/// A weight in channels-last memory, converted once for each version of its contents.
 Tensor weight_channels_last(const Tensor& weight);
 
 }  // namespace tenon::ops::cuda
