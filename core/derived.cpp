@@ -20,7 +20,10 @@ Tensor DerivedTensors::find(const DerivedKey& key, const Stream& stream) {
   const std::lock_guard lock(mutex_);
   for (const Entry& entry : entries_) {
     if (entry.key != key) continue;
-    if (entry.stream.handle() != stream.handle()) entry.ready.block(stream);
+    if (entry.stream.handle() != stream.handle()) {
+      entry.ready.block(stream);
+      entry.value.body()->storage->record_stream(stream);
+    }
     return entry.value;
   }
   for (Entry& entry : entries_) {

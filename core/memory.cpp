@@ -1,6 +1,8 @@
 #include "tenon/core/memory.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <span>
 
 #ifdef TENON_WITH_CUDA
 #include "tenon/core/cuda/runtime.h"
@@ -33,7 +35,7 @@ void* allocate(std::size_t bytes, Device) {
   return data;
 }
 
-void deallocate(void* data, std::size_t bytes, Device) {
+void deallocate(void* data, std::size_t bytes, const Stream&, std::span<const Stream>) {
   counters().remove(static_cast<std::int64_t>(bytes));
   std::free(data);
 }
@@ -62,6 +64,13 @@ std::shared_ptr<Storage> Storage::adopt(void* data, std::size_t bytes, Device de
       new Storage(static_cast<std::byte*>(data), bytes, device, std::move(deleter)));
 }
 
+void Storage::record_stream(const Stream& stream) {
+  if (stream.handle() == home_.handle()) return;
+  const std::lock_guard lock(users_mutex_);
+  const auto same = [&](const Stream& user) { return user.handle() == stream.handle(); };
+  if (std::none_of(users_.begin(), users_.end(), same)) users_.push_back(stream);
+}
+
 detail::DerivedTensors& Storage::derived() {
   detail::DerivedTensors* known = derived_.load(std::memory_order_acquire);
   if (known != nullptr) return *known;
@@ -76,7 +85,7 @@ detail::DerivedTensors& Storage::derived() {
 Storage::~Storage() {
   delete derived_.load(std::memory_order_acquire);
   if (owned_) {
-    TENON_DISPATCH(device_, deallocate(data_, bytes_, device_));
+    TENON_DISPATCH(device_, deallocate(data_, bytes_, home_, users_));
   } else if (deleter_) {
     deleter_(data_);
   }

@@ -179,6 +179,15 @@ const Tensor& Tensor::fill_(Scalar value) const {
   return *this;
 }
 
+const Tensor& Tensor::record_stream(const Stream& stream) const {
+  const detail::TensorBody& body = body_of(*this);
+  TENON_CHECK(body.traced == nullptr, "record_stream: a tensor being traced has no memory");
+  TENON_CHECK(stream.device() == body.device, "record_stream: the tensor is on ", body.device,
+              ", the stream on ", stream.device());
+  body.storage->record_stream(stream);
+  return *this;
+}
+
 const Tensor& Tensor::bump_version() const {
   const detail::TensorBody& body = body_of(*this);
   TENON_CHECK(body.traced == nullptr,

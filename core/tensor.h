@@ -140,6 +140,9 @@ class Tensor {
   const Tensor& set_data(const Tensor& other) const;
   /// How often the memory that this tensor shares with its views was changed in place.
   std::uint32_t version() const;
+  /// Says that work on `stream`, not the one that the memory was allocated on, uses the elements,
+  /// so that their memory is not given to others before that work is done.
+  const Tensor& record_stream(const Stream& stream) const;
   /// Says that the elements were changed behind Tenon's back, through `data` or `raw_data`.
   const Tensor& bump_version() const;
 

@@ -97,13 +97,35 @@ void* allocate(std::size_t bytes, Device device) {
   return data;
 }
 
-void deallocate(void* data, std::size_t bytes, Device device) noexcept {
+namespace {
+
+cudaStream_t stream_of(const Stream& stream) { return static_cast<cudaStream_t>(stream.handle()); }
+
+/// Makes later work of `stream` wait for what `other` has been sent so far.
+void wait_for(cudaStream_t stream, cudaStream_t other) noexcept {
+  cudaEvent_t event = nullptr;
+  if (stream == other || cudaEventCreateWithFlags(&event, cudaEventDisableTiming) != cudaSuccess) {
+    return;
+  }
+  cudaEventRecord(event, other);
+  cudaStreamWaitEvent(stream, event);
+  cudaEventDestroy(event);
+}
+
+}  // namespace
+
+void deallocate(void* data, std::size_t bytes, const Stream& home,
+                std::span<const Stream> users) noexcept {
   // Statuses are not checked: this runs in destructors, at the program's end perhaps after the
   // runtime itself was torn down.
+  const Device device = home.device();
   int previous = 0;
   cudaGetDevice(&previous);
   if (previous != device.index()) cudaSetDevice(device.index());
-  cudaFreeAsync(data, current_stream(device));
+  const cudaStream_t stream = stream_of(home);
+  wait_for(stream, current_stream(device));
+  for (const Stream& user : users) wait_for(stream, stream_of(user));
+  cudaFreeAsync(data, stream);
   if (previous != device.index()) cudaSetDevice(previous);
   state(device).counters.remove(static_cast<std::int64_t>(bytes));
 }

@@ -4,10 +4,12 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <span>
 #include <string_view>
 
 #include "tenon/core/device.h"
 #include "tenon/core/memory.h"
+#include "tenon/core/stream.h"
 
 namespace tenon::cuda {
 
@@ -41,8 +43,10 @@ const DeviceProperties& properties(Device device);
 /// `bytes` from the device's stream-ordered pool, on the current stream. When there are none, the
 /// pool gives back what it holds unused and the allocation is tried once more; then `Error`.
 void* allocate(std::size_t bytes, Device device);
-/// Returns memory to the pool once the work sent to the current stream so far is done.
-void deallocate(void* data, std::size_t bytes, Device device) noexcept;
+/// Returns memory to the pool once the work is done that has been sent to `home`, on which it was
+/// allocated, to the current stream and to `users`.
+void deallocate(void* data, std::size_t bytes, const Stream& home,
+                std::span<const Stream> users) noexcept;
 MemoryStats memory_stats(Device device);
 void reset_peak_memory(Device device);
 
