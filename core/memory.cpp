@@ -1,10 +1,13 @@
 #include "tenon/core/memory.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <span>
 
 #ifdef TENON_WITH_CUDA
 #include "tenon/core/cuda/runtime.h"
 #endif
+#include "tenon/core/derived.h"
 #include "tenon/core/dispatch.h"
 #include "tenon/core/memory_counters.h"
 
@@ -32,7 +35,7 @@ void* allocate(std::size_t bytes, Device) {
   return data;
 }
 
-void deallocate(void* data, std::size_t bytes, Device) {
+void deallocate(void* data, std::size_t bytes, const Stream&, std::span<const Stream>) {
   counters().remove(static_cast<std::int64_t>(bytes));
   std::free(data);
 }
@@ -61,9 +64,28 @@ std::shared_ptr<Storage> Storage::adopt(void* data, std::size_t bytes, Device de
       new Storage(static_cast<std::byte*>(data), bytes, device, std::move(deleter)));
 }
 
+void Storage::record_stream(const Stream& stream) {
+  if (stream.handle() == home_.handle()) return;
+  const std::lock_guard lock(users_mutex_);
+  const auto same = [&](const Stream& user) { return user.handle() == stream.handle(); };
+  if (std::none_of(users_.begin(), users_.end(), same)) users_.push_back(stream);
+}
+
+detail::DerivedTensors& Storage::derived() {
+  detail::DerivedTensors* known = derived_.load(std::memory_order_acquire);
+  if (known != nullptr) return *known;
+  auto made = std::make_unique<detail::DerivedTensors>();
+  // Two threads may come here at once: the first one's stays, `known` tells the second.
+  if (derived_.compare_exchange_strong(known, made.get(), std::memory_order_acq_rel)) {
+    known = made.release();
+  }
+  return *known;
+}
+
 Storage::~Storage() {
+  delete derived_.load(std::memory_order_acquire);
   if (owned_) {
-    TENON_DISPATCH(device_, deallocate(data_, bytes_, device_));
+    TENON_DISPATCH(device_, deallocate(data_, bytes_, home_, users_));
   } else if (deleter_) {
     deleter_(data_);
   }

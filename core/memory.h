@@ -6,10 +6,17 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <vector>
 
 #include "tenon/core/device.h"
+#include "tenon/core/stream.h"
 
 namespace tenon {
+
+namespace detail {
+class DerivedTensors;
+}
 
 /// Alignment of every CPU buffer in bytes: one cache line, one AVX-512 register.
 inline constexpr std::size_t kAlignment = 64;
@@ -29,6 +36,11 @@ void reset_peak_memory(Device device);
 
 /// A block of memory on one device, freed with its last owner. Tensors that are views of one
 /// another share one. Also what kernels take their scratch space from, so that it is counted.
+///
+/// On a GPU memory belongs to the stream that was current when it was allocated: only work sent
+/// there later can get it again. It is free as soon as its last owner is gone and the work sent so
+/// far to that stream, and to the one then current on the thread of the last owner, is done. Where
+/// other streams work with it, `record_stream` must say so.
 class Storage {
  public:
   /// `bytes` of uninitialised memory. Throws `Error` naming the size when there is none.
@@ -44,22 +56,39 @@ class Storage {
   std::byte* data() const { return data_; }
   std::size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
+  /// True for memory of our own allocator, which nobody else writes to.
+  bool owned() const { return owned_; }
 
   /// How often the contents were changed in place. Autograd compares it with the number it saw
   /// when it saved a tensor.
   std::uint32_t version() const { return version_.load(std::memory_order_relaxed); }
   void bump_version() { version_.fetch_add(1, std::memory_order_relaxed); }
 
+  /// Keeps the memory from being used for something else until the work that `stream` has been sent
+  /// when the last owner goes is done. Any thread may call.
+  void record_stream(const Stream& stream);
+
+  /// The tensors computed from the contents (core/derived.h), freed with this.
+  detail::DerivedTensors& derived();
+
  private:
   Storage(std::byte* data, std::size_t bytes, Device device, std::function<void(void*)> deleter)
-      : data_(data), bytes_(bytes), device_(device), deleter_(std::move(deleter)) {}
+      : data_(data),
+        bytes_(bytes),
+        device_(device),
+        home_(Stream::current(device)),
+        deleter_(std::move(deleter)) {}
 
   std::byte* data_;
   std::size_t bytes_;
   Device device_;
+  Stream home_;  // that the memory was allocated on
+  std::mutex users_mutex_;
+  std::vector<Stream> users_;           // others that work with it
   std::function<void(void*)> deleter_;  // empty for memory of our own allocator
   bool owned_ = false;
   std::atomic<std::uint32_t> version_{0};
+  std::atomic<detail::DerivedTensors*> derived_{nullptr};  // owned; null until asked for
 };
 
 }  // namespace tenon

@@ -175,6 +175,12 @@ template std::vector<std::int64_t> Tensor::to_vector<std::int64_t>() const;
 template std::vector<float> Tensor::to_vector<float>() const;
 template std::vector<double> Tensor::to_vector<double>() const;
 
+std::uint32_t Tensor::version() const {
+  const detail::TensorBody& body = body_of(*this);
+  TENON_CHECK(body.traced == nullptr, "version: a tensor being traced has no elements to change");
+  return body.storage->version();
+}
+
 // ---- in place -----------------------------------------------------------------------------------
 
 void detail::begin_in_place(const Tensor& tensor, const char* op) {
@@ -203,6 +209,23 @@ const Tensor& Tensor::copy_(const Tensor& source) const {
 const Tensor& Tensor::fill_(Scalar value) const {
   detail::begin_in_place(*this, "fill_");
   kernels::fill(*this, value);
+  return *this;
+}
+
+const Tensor& Tensor::record_stream(const Stream& stream) const {
+  const detail::TensorBody& body = body_of(*this);
+  TENON_CHECK(body.traced == nullptr, "record_stream: a tensor being traced has no memory");
+  TENON_CHECK(stream.device() == body.device, "record_stream: the tensor is on ", body.device,
+              ", the stream on ", stream.device());
+  body.storage->record_stream(stream);
+  return *this;
+}
+
+const Tensor& Tensor::bump_version() const {
+  const detail::TensorBody& body = body_of(*this);
+  TENON_CHECK(body.traced == nullptr,
+              "bump_version: a tensor being traced has no elements to change");
+  body.storage->bump_version();
   return *this;
 }
 

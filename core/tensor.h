@@ -67,7 +67,8 @@ class Tensor {
   // ---- elements ---------------------------------------------------------------------------------
 
   /// First element, with the view's offset applied. The device must be the CPU for the host to
-  /// read it. Throws `Error` when `T` is not the dtype or the tensor is traced.
+  /// read it. Writing through the pointer is not noticed: call `bump_version` afterwards when the
+  /// tensor has been used before. Throws `Error` when `T` is not the dtype or the tensor is traced.
   template <class T>
   T* data() const {
     return static_cast<T*>(checked_data(dtype_of<T>));
@@ -136,9 +137,9 @@ class Tensor {
   /// channels-last also where a size of 1 lets it be either.
   Tensor to(MemoryFormat format) const;
 
-  // ---- in place (each bumps the version that autograd checks)
-  // ------------------------------------ They throw `Error` on a tensor whose gradient is being
-  // recorded: use `NoGradGuard` for a leaf.
+  // ---- in place: each bumps the version, which autograd and `derived` (core/derived.h) check
+  // ------ They throw `Error` on a tensor whose gradient is being recorded: use `NoGradGuard` for a
+  // leaf.
 
   /// Overwrites the elements with those of `source`, broadcast and converted.
   const Tensor& copy_(const Tensor& source) const;
@@ -147,6 +148,13 @@ class Tensor {
   /// Makes this tensor have the elements, shape, dtype and device of `other` while it stays the
   /// same leaf: how a module's parameters move to another device without the optimizer noticing.
   const Tensor& set_data(const Tensor& other) const;
+  /// How often the memory that this tensor shares with its views was changed in place.
+  std::uint32_t version() const;
+  /// Says that work on `stream`, not the one that the memory was allocated on, uses the elements,
+  /// so that their memory is not given to others before that work is done.
+  const Tensor& record_stream(const Stream& stream) const;
+  /// Says that the elements were changed behind Tenon's back, through `data` or `raw_data`.
+  const Tensor& bump_version() const;
 
   // ---- autograd ---------------------------------------------------------------------------------
 

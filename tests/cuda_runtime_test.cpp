@@ -92,6 +92,57 @@ TEST_F(CudaRuntime, SmallBlocksAreHandedOutAgainInTheOrderOfTheStream) {
   EXPECT_EQ(kept.to_vector<float>(), std::vector<float>(16, 7));
 }
 
+void expect_everywhere(const Tensor& tensor, double value) {
+  EXPECT_EQ(ops::amin(tensor, {0}).item<double>(), value);
+  EXPECT_EQ(ops::amax(tensor, {0}).item<double>(), value);
+}
+
+/// Keeps the current stream busy for some milliseconds.
+void delay(const Tensor& scratch) {
+  for (int i = 0; i < 200; ++i) scratch.fill_(i);
+}
+
+TEST_F(CudaRuntime, MemoryIsNotReusedBeforeTheStreamThatItBelongsToIsDoneWithIt) {
+  const Device gpu = Device::cuda();
+  const Stream side = Stream::create(gpu);
+  constexpr std::int64_t kCount = 1 << 25;
+  {
+    Tensor busy;
+    {
+      const StreamGuard guard(side);
+      busy = empty({kCount}, {.device = gpu});
+      delay(busy);
+    }
+    busy = Tensor();  // here the default stream is current
+  }
+  const Tensor next = full({kCount}, 1, {.device = gpu});
+  synchronize(gpu);
+  expect_everywhere(next, 1);
+}
+
+TEST_F(CudaRuntime, MemoryIsNotReusedBeforeRecordedStreamsAreDoneWithIt) {
+  const Device gpu = Device::cuda();
+  const Stream side = Stream::create(gpu);
+  constexpr std::int64_t kCount = 1 << 25;
+  Tensor source = full({kCount}, 1, {.device = gpu});
+  const Tensor scratch = empty({kCount}, {.device = gpu});
+  synchronize(gpu);
+  Tensor result;
+  {
+    const StreamGuard guard(side);
+    delay(scratch);
+    result = ops::mul(source, 2);
+  }
+  source.record_stream(side);
+  source = Tensor();
+  const Tensor next = full({kCount}, 3, {.device = gpu});
+  synchronize(gpu);
+  expect_everywhere(result, 2);
+  expect_everywhere(next, 3);
+  expect_error([&] { next.record_stream(Stream::current(Device::cpu())); },
+               {"record_stream", "cuda:0", "cpu"});
+}
+
 TEST_F(CudaRuntime, RunningOutOfMemoryNamesTheSizesAndLeavesEverythingUsable) {
   const Device gpu = Device::cuda();
   const Tensor kept = ones({16}, {.device = gpu});

@@ -5,6 +5,8 @@
 #include "tenon/core/autograd.h"
 #include "tenon/core/gradcheck.h"
 #include "tenon/core/parallel.h"
+#include "tenon/core/precision.h"
+#include "tenon/ops/ops.h"
 
 namespace tenon {
 namespace {
@@ -290,6 +292,44 @@ TEST_P(FusedBlockOnDevice, ExtremeValuesStayFinite) {
                 1e-36 + relative * std::abs(test::mish(y)));
     const double slope = y < -700 ? 0 : y > 700 ? 1 : test::mish_slope(y);
     EXPECT_NEAR(x.grad().to_vector<double>()[i], slope, 1e-35 + relative * std::abs(slope));
+  }
+}
+
+TEST_P(FusedBlockOnDevice, InfinitiesAndNanHaveTheGradientsOfTheUnfusedOps) {
+  const double inf = std::numeric_limits<double>::infinity();
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<double> values{-inf, inf, nan, -1, 1, 0.5, -1.5, 3};
+  const Tensor one = ones({1, 1, 1, 1}, {.device = device()});
+  for (const Float32Precision precision : {Float32Precision::Float32, Float32Precision::Tf32}) {
+    const Float32PrecisionGuard guard(precision);
+    for (const bool mish : {false, true}) {
+      for (const double far : {1.0, inf}) {  // without bounds there is no clamp at all
+        for (const bool at_bounds : {false, true}) {
+          const ops::Epilogue epilogue{.mish = mish,
+                                       .add = 0.5,
+                                       .min = -far,
+                                       .max = far,
+                                       .scale = 2,
+                                       .gradient_at_bounds = at_bounds};
+          const Tensor fused = tensor(values, {1, 1, 2, 4}).to(device(), DType::Float32);
+          const Tensor chain = fused.clone();
+          fused.requires_grad_();
+          chain.requires_grad_();
+          const Tensor z = ops::conv_transpose2d_epilogue(fused, one, {}, {}, epilogue);
+          Tensor expected = mish ? ops::mish(chain) : chain;
+          expected = expected + 0.5;
+          if (epilogue.clamps()) {
+            expected =
+                at_bounds ? ops::clamp(expected, -far, far) : ops::hardtanh(expected, -far, far);
+          }
+          expected = expected * 2;
+          test::expect_close(z, expected, 1e-5);
+          z.backward(ones(z.shape(), {.device = device()}));
+          expected.backward(ones(z.shape(), {.device = device()}));
+          test::expect_close(fused.grad(), chain.grad(), 1e-5);
+        }
+      }
+    }
   }
 }
 

@@ -177,6 +177,30 @@ TEST_P(MatmulOnDevice, OperandsMayBeginAnywhere) {
   }
 }
 
+TEST_P(MatmulOnDevice, TheSameSizesInOtherPlacesOrdersAndPrecisionsInAnyOrder) {
+  // What was chosen for one product must not serve another that merely looks alike.
+  Generator generator(11);
+  const Tensor a_values = randn({24, 33}, {.dtype = DType::Float64}, generator);
+  const Tensor b_values = randn({33, 40}, {.dtype = DType::Float64}, generator);
+  const Tensor expected = ops::matmul(a_values, b_values);
+  for (int repeat = 0; repeat < 2; ++repeat) {
+    for (const Float32Precision precision : {Float32Precision::Tf32, Float32Precision::Float32}) {
+      const Float32PrecisionGuard guard(precision);
+      const double bound = precision == Float32Precision::Tf32 ? 2e-3 : 2e-6;
+      for (const std::int64_t shift : {0, 1, 3}) {
+        for (const bool turned : {false, true}) {
+          const Tensor memory = empty({24 * 33 + shift}, {.device = device()});
+          Tensor a = memory.slice(0, shift).reshape(turned ? Shape{33, 24} : Shape{24, 33});
+          if (turned) a = a.transpose(0, 1);
+          a.copy_(a_values);
+          const Tensor b = b_values.to(device(), DType::Float32);
+          EXPECT_LE(test::relative_error(ops::matmul(a, b), expected), bound);
+        }
+      }
+    }
+  }
+}
+
 TEST_P(MatmulOnDevice, EmptySizes) {
   EXPECT_EQ(
       ops::matmul(zeros({0, 3}, {.device = device()}), zeros({3, 4}, {.device = device()})).shape(),

@@ -177,17 +177,37 @@ void* allocate(std::size_t bytes, Device device) {
   return data;
 }
 
-void deallocate(void* data, std::size_t bytes, Device device) noexcept {
-  DeviceState& s = state(device);
-  s.counters.remove(static_cast<std::int64_t>(bytes));
-  const cudaStream_t stream = current_stream(device);
-  if (keep_block(s, data, bytes, stream)) return;
+namespace {
+
+cudaStream_t stream_of(const Stream& stream) { return static_cast<cudaStream_t>(stream.handle()); }
+
+/// Makes later work of `stream` wait for what `other` has been sent so far.
+void order_after(cudaStream_t stream, cudaStream_t other) noexcept {
+  cudaEvent_t event = nullptr;
+  if (stream == other || cudaEventCreateWithFlags(&event, cudaEventDisableTiming) != cudaSuccess) {
+    return;
+  }
+  cudaEventRecord(event, other);
+  cudaStreamWaitEvent(stream, event);
+  cudaEventDestroy(event);
+}
+
+}  // namespace
+
+void deallocate(void* data, std::size_t bytes, const Stream& home,
+                std::span<const Stream> users) noexcept {
   // Statuses are not checked: this runs in destructors, at the program's end perhaps after the
   // runtime itself was torn down.
+  const Device device = home.device();
   int previous = 0;
   cudaGetDevice(&previous);
   if (previous != device.index()) cudaSetDevice(device.index());
-  cudaFreeAsync(data, stream);
+  const cudaStream_t stream = stream_of(home);
+  order_after(stream, current_stream(device));
+  for (const Stream& user : users) order_after(stream, stream_of(user));
+  DeviceState& s = state(device);
+  s.counters.remove(static_cast<std::int64_t>(bytes));
+  if (!keep_block(s, data, bytes, stream)) cudaFreeAsync(data, stream);
   if (previous != device.index()) cudaSetDevice(previous);
 }
 

@@ -5,10 +5,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "tenon/core/device.h"
 #include "tenon/core/memory.h"
+#include "tenon/core/stream.h"
 
 namespace tenon::cuda {
 
@@ -54,8 +56,10 @@ const DeviceProperties& properties(Device device);
 /// blocks of the default stream are kept when they are freed: two calls of the driver would be a
 /// good part of a small op's time.
 void* allocate(std::size_t bytes, Device device);
-/// Returns memory once the work sent to the current stream so far is done.
-void deallocate(void* data, std::size_t bytes, Device device) noexcept;
+/// Returns memory to the pool once the work is done that has been sent to `home`, on which it was
+/// allocated, to the current stream and to `users`.
+void deallocate(void* data, std::size_t bytes, const Stream& home,
+                std::span<const Stream> users) noexcept;
 MemoryStats memory_stats(Device device);
 void reset_peak_memory(Device device);
 

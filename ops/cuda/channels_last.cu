@@ -5,23 +5,41 @@
 namespace tenon::ops::cuda {
 namespace {
 
-struct SameValue {
-  template <class T>
-  __device__ T operator()(T value, std::int64_t /*row*/, std::int64_t /*column*/) const {
-    return value;
+template <class T>
+struct Unchanged {
+  __device__ Unchanged of(const ChannelShare<T>& /*share*/, bool /*wide*/) const { return *this; }
+  __device__ typename Tiling<T>::Unit operator()(typename Tiling<T>::Unit unit, int /*i*/) const {
+    return unit;
   }
 };
 
-/// [N, rows, columns] -> [N, columns, rows]
-void transpose(const Tensor& source, const Tensor& target, std::int64_t rows,
-               std::int64_t columns) {
-  if (target.numel() == 0) return;
-  const tenon::cuda::DeviceGuard guard(target.device());
-  const TileGrid grid(target.shape()[0], rows, columns);
-  tenon::cuda::visit_device_floating(target.dtype(), "channels_last", [&]<class T>() {
-    launch_transpose(static_cast<const T*>(source.raw_data()), static_cast<T*>(target.raw_data()),
-                     grid, SameValue(), target.device());
-  });
+/// target = source, source in planar and target in channels-last memory.
+template <class T>
+__global__ void __launch_bounds__(Tiling<T>::kThreads)
+    to_channels_last_kernel(const T* source, T* target, ImageGrid grid) {
+  using Layout = Tiling<T>;
+  using Share = ChannelShare<T>;
+  __shared__ alignas(16) typename ImageTile<T>::Units units;
+  const ImageTile<T> tile(grid);
+  load_planes(source, grid, tile, units);
+  __syncthreads();
+  const Share share(grid, tile);
+#pragma unroll
+  for (int round = 0; round < Share::kUnitRounds; ++round) {
+    typename Layout::Wide packs[Layout::kUnit];
+#pragma unroll
+    for (int i = 0; i < Layout::kPack; ++i) {
+      const auto unit = share.unit(units, round, i);
+#pragma unroll
+      for (int e = 0; e < Layout::kUnit; ++e) packs[e].values[i] = unit.values[e];
+    }
+#pragma unroll
+    for (int e = 0; e < Layout::kUnit; ++e) {
+      const std::int64_t pixel = share.pixel(tile, round, e);
+      if (pixel >= grid.pixels) continue;
+      share.store(target + pixel * grid.channels + share.channel, packs[e], grid.wide_channels);
+    }
+  }
 }
 
 }  // namespace
@@ -35,12 +53,25 @@ Tensor to_channels_last(const Tensor& x) {
     return tenon::detail::with_strides_of(x, MemoryFormat::ChannelsLast);
   }
   const Tensor target = empty_channels_last(x.spec());
-  transpose(x, target, x.shape()[1], x.shape()[2] * x.shape()[3]);
+  if (x.numel() == 0) return target;
+  const tenon::cuda::DeviceGuard guard(x.device());
+  const ImageGrid grid(target, x);
+  tenon::cuda::visit_device_floating(x.dtype(), "channels_last", [&]<class T>() {
+    to_channels_last_kernel<T>
+        <<<grid.blocks<T>(), Tiling<T>::kThreads, 0, tenon::cuda::current_stream(x.device())>>>(
+            static_cast<const T*>(x.raw_data()), static_cast<T*>(target.raw_data()), grid);
+    TENON_CUDA_CHECK(cudaGetLastError());
+  });
   return target;
 }
 
 void from_channels_last(const Tensor& source, const Tensor& target) {
-  transpose(source, target, target.shape()[2] * target.shape()[3], target.shape()[1]);
+  if (target.numel() == 0) return;
+  const tenon::cuda::DeviceGuard guard(target.device());
+  const ImageGrid grid(source, target);
+  tenon::cuda::visit_device_floating(target.dtype(), "channels_last", [&]<class T>() {
+    launch_to_planes<T>(source, target, grid, Unchanged<T>(), Source::Kept);
+  });
 }
 
 }  // namespace tenon::ops::cuda

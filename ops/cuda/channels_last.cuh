@@ -1,6 +1,8 @@
-// Changing the memory order of images: matrices [rows, columns] of one image become [columns,
-// rows], tile by tile through shared memory, so that both sides are accessed in whole lines.
-// [pixels, channels] is an image in channels-last memory, [channels, pixels] a contiguous one.
+// Between the two memory orders of images. To the machine a batch of images [N, C, H, W] is a
+// matrix of all its pixels by channels in channels-last memory, and one matrix of channels by
+// pixels for each image in contiguous ("planar") memory. A block takes a tile of 128 bytes' worth
+// of channels by some pixels, which may belong to several images, through shared memory; on both
+// sides threads access 16 bytes where the sizes allow it.
 #pragma once
 
 #include "tenon/core/cuda/elementwise.cuh"
@@ -10,108 +12,308 @@
 
 namespace tenon::ops::cuda {
 
-inline constexpr int kTile = 64;  // rows and columns of a tile
-inline constexpr int kTileThreads = 256;
-
-/// Images of matrices [rows, columns] cut into tiles; a block takes one tile of one image.
-struct TileGrid {
-  std::int64_t images, rows, columns;
-  std::int64_t row_tiles, column_tiles;
-
-  TileGrid(std::int64_t image_count, std::int64_t row_count, std::int64_t column_count)
-      : images(image_count),
-        rows(row_count),
-        columns(column_count),
-        row_tiles((rows + kTile - 1) / kTile),
-        column_tiles((columns + kTile - 1) / kTile) {}
-
-  /// True when rows and columns are whole packs of `count`.
-  bool packs(int count) const { return rows % count == 0 && columns % count == 0; }
-  unsigned blocks() const { return static_cast<unsigned>(images * row_tiles * column_tiles); }
-};
-
-/// The tile of this block, and this thread's part of it: packs of kPack neighbours.
-template <int kPack>
-struct Tile {
-  static constexpr int kLine = kTile / kPack;          // threads along a line
-  static constexpr int kLines = kTileThreads / kLine;  // lines handled at once
-
-  std::int64_t image, row_tile, first_row, first_column;
-  int along, line;  // this thread's first element along its line, and its first line
-
-  __device__ explicit Tile(const TileGrid& grid)
-      : along(static_cast<int>(threadIdx.x) % kLine * kPack),
-        line(static_cast<int>(threadIdx.x) / kLine) {
-    const std::int64_t block = blockIdx.x;
-    first_column = block % grid.column_tiles * kTile;
-    row_tile = block / grid.column_tiles % grid.row_tiles;
-    first_row = row_tile * kTile;
-    image = block / grid.column_tiles / grid.row_tiles;
-  }
-};
-
-/// A tile in shared memory, by columns; the odd line length spreads columns over the banks.
-template <class T>
-using TileValues = T[kTile][kTile + 1];
-
-/// Loads the tile's rows; element (row, column) goes to values[column][row].
-template <class T, int kPack>
-__device__ void load_tile(const T* source, const TileGrid& grid, const Tile<kPack>& tile,
-                          TileValues<T>& values) {
-  using tenon::cuda::Pack;
-  const std::int64_t column = tile.first_column + tile.along;
-  const T* from = source + tile.image * grid.rows * grid.columns + column;
-#pragma unroll
-  for (int r = tile.line; r < kTile; r += Tile<kPack>::kLines) {
-    const std::int64_t row = tile.first_row + r;
-    if (row >= grid.rows || column >= grid.columns) continue;
-    const auto pack = *reinterpret_cast<const Pack<T, kPack>*>(from + row * grid.columns);
-#pragma unroll
-    for (int i = 0; i < kPack; ++i) values[tile.along + i][r] = pack.values[i];
-  }
-  __syncthreads();
-}
-
-/// target[image, column, row] = function(source[image, row, column], row, column).
-template <class T, int kPack, class Function>
-__global__ void __launch_bounds__(kTileThreads)
-    transpose_kernel(const T* source, T* target, TileGrid grid, Function function) {
-  using tenon::cuda::Pack;
-  __shared__ TileValues<T> values;
-  const Tile<kPack> tile(grid);
-  load_tile<T, kPack>(source, grid, tile, values);
-  const std::int64_t row = tile.first_row + tile.along;
-  T* to = target + tile.image * grid.rows * grid.columns + row;
-#pragma unroll
-  for (int c = tile.line; c < kTile; c += Tile<kPack>::kLines) {
-    const std::int64_t column = tile.first_column + c;
-    if (row >= grid.rows || column >= grid.columns) continue;
-    Pack<T, kPack> pack;
-#pragma unroll
-    for (int i = 0; i < kPack; ++i) {
-      pack.values[i] = function(values[c][tile.along + i], row + i, column);
-    }
-    *reinterpret_cast<Pack<T, kPack>*>(to + column * grid.rows) = pack;
-  }
-}
-
 /// True when `data` can be accessed 16 bytes at a time.
 inline bool is_aligned(const void* data) {
   return reinterpret_cast<std::uintptr_t>(data) % 16 == 0;
 }
 
-template <class T, class Function>
-void launch_transpose(const T* source, T* target, const TileGrid& grid, const Function& function,
-                      Device device) {
-  constexpr int kPack = static_cast<int>(16 / sizeof(T));
-  const cudaStream_t stream = tenon::cuda::current_stream(device);
-  if (grid.packs(kPack) && is_aligned(source) && is_aligned(target)) {
-    transpose_kernel<T, kPack>
-        <<<grid.blocks(), kTileThreads, 0, stream>>>(source, target, grid, function);
+/// Writes a pack to global memory, by one instruction where it has 16 bytes: left to itself the
+/// compiler stores the elements of a pack that was in registers one by one.
+template <class Pack>
+__device__ void store_global(void* at, const Pack& value) {
+  if constexpr (sizeof(Pack) == sizeof(uint4)) {
+    const auto bits = __builtin_bit_cast(uint4, value);
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(at)),
+                 "r"(bits.x), "r"(bits.y), "r"(bits.z), "r"(bits.w)
+                 : "memory");
   } else {
-    transpose_kernel<T, 1>
-        <<<grid.blocks(), kTileThreads, 0, stream>>>(source, target, grid, function);
+    *static_cast<Pack*>(at) = value;
   }
+}
+
+/// How a tile of element type `T` is laid out. A unit is what shared memory holds in one place: an
+/// element, or two neighbouring pixels of one channel where an element is half a bank wide.
+template <class T>
+struct Tiling {
+  static constexpr int kPack = static_cast<int>(16 / sizeof(T));  // elements of a wide access
+  static constexpr int kUnit = sizeof(T) == 2 ? 2 : 1;            // elements of a unit
+  static constexpr int kUnits = 64;                               // of one channel of a tile
+  static constexpr int kPixels = kUnits * kUnit;
+  static constexpr int kPacks = 8;  // of channels, a line of 128 bytes
+  static constexpr int kChannels = kPacks * kPack;
+  static constexpr int kThreads = 128 * kUnit;
+
+  using Wide = tenon::cuda::Pack<T, kPack>;
+  using Unit = tenon::cuda::Pack<T, kUnit>;
+};
+
+/// The batch, and which of its sides can be accessed 16 bytes at a time.
+struct ImageGrid {
+  std::int64_t pixels;  // of all images
+  std::int64_t plane;   // pixels of one image
+  std::int64_t channels;
+  bool wide_channels;  // in channels-last memory
+  bool wide_planes;    // in planar memory
+
+  /// `last` and `planar` lie in the memory order of their names, whatever their strides say; both
+  /// are [N, C, H, W], and so is nothing else.
+  ImageGrid(const Tensor& last, const Tensor& planar)
+      : plane(planar.shape()[2] * planar.shape()[3]), channels(planar.shape()[1]) {
+    pixels = planar.shape()[0] * plane;
+    const auto pack = static_cast<std::int64_t>(16 / item_size(planar.dtype()));
+    wide_channels = channels % pack == 0 && is_aligned(last.raw_data());
+    wide_planes = plane % pack == 0 && is_aligned(planar.raw_data());
+  }
+
+  template <class T>
+  __host__ __device__ std::int64_t channel_tiles() const {
+    return (channels + Tiling<T>::kChannels - 1) / Tiling<T>::kChannels;
+  }
+  template <class T>
+  std::int64_t pixel_tiles() const {
+    return (pixels + Tiling<T>::kPixels - 1) / Tiling<T>::kPixels;
+  }
+  template <class T>
+  unsigned blocks() const {
+    return static_cast<unsigned>(channel_tiles<T>() * pixel_tiles<T>());
+  }
+};
+
+/// The tile of this block. Neighbouring blocks share pixels, so that together they read whole rows
+/// of channels-last memory.
+template <class T>
+struct ImageTile {
+  using Layout = Tiling<T>;
+  using Units = typename Layout::Unit[Layout::kChannels][Layout::kUnits];
+
+  std::int64_t pixel_tile, first_pixel, first_channel;
+
+  __device__ explicit ImageTile(const ImageGrid& grid) {
+    const auto tiles = static_cast<unsigned>(grid.channel_tiles<T>());
+    pixel_tile = blockIdx.x / tiles;
+    first_pixel = pixel_tile * Layout::kPixels;
+    first_channel = std::int64_t{blockIdx.x % tiles} * Layout::kChannels;
+  }
+};
+
+/// Where unit `unit` of a channel of pack `pack` lies in shared memory: four neighbours stay
+/// neighbours, and the eight packs of four such are spread over all banks. So neither threads that
+/// hold packs of channels nor threads that hold packs of pixels collide.
+__device__ inline int swizzled(int unit, int pack) { return unit ^ (pack << 2); }
+
+/// This thread's share of the channels-last side: one pack of channels, and every kStep-th unit.
+template <class T>
+struct ChannelShare {
+  using Layout = Tiling<T>;
+  static constexpr int kStep = Layout::kThreads / Layout::kPacks;
+  static constexpr int kUnitRounds = Layout::kUnits / kStep;
+
+  int pack, first_unit;
+  std::int64_t channel;  // the pack's first
+  int count;             // of its channels that exist
+
+  __device__ ChannelShare(const ImageGrid& grid, const ImageTile<T>& tile)
+      : pack(static_cast<int>(threadIdx.x) % Layout::kPacks),
+        first_unit(static_cast<int>(threadIdx.x) / Layout::kPacks),
+        channel(tile.first_channel + pack * Layout::kPack) {
+    const std::int64_t left = grid.channels - channel;
+    count = left < 0 ? 0 : left < Layout::kPack ? static_cast<int>(left) : Layout::kPack;
+  }
+
+  /// The pixel that is element `element` of the unit of round `round`.
+  __device__ std::int64_t pixel(const ImageTile<T>& tile, int round, int element) const {
+    return tile.first_pixel + (first_unit + round * kStep) * Layout::kUnit + element;
+  }
+  /// Where channel `i` of the pack has that unit in `units`.
+  template <class Units>
+  __device__ auto& unit(Units& units, int round, int i) const {
+    return units[pack * Layout::kPack + i][swizzled(first_unit + round * kStep, pack)];
+  }
+
+  /// The pack at `at`, of which `count` elements exist; zeros for the others.
+  __device__ typename Layout::Wide load(const T* at, bool wide) const {
+    if (wide && count > 0) return *reinterpret_cast<const typename Layout::Wide*>(at);
+    typename Layout::Wide result;
+#pragma unroll
+    for (int i = 0; i < Layout::kPack; ++i) {
+      result.values[i] = i < count ? at[i] : tenon::cuda::convert<T>(0.0f);
+    }
+    return result;
+  }
+  __device__ void store(T* at, const typename Layout::Wide& value, bool wide) const {
+    if (wide && count > 0) {
+      store_global(at, value);
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < Layout::kPack; ++i) {
+      if (i < count) at[i] = value.values[i];
+    }
+  }
+};
+
+/// This thread's share of the planar side: packs of kWidth neighbouring pixels, of every kStep-th
+/// channel.
+template <class T, int kWidth>
+struct PlaneShare {
+  using Layout = Tiling<T>;
+  using Pack = tenon::cuda::Pack<T, kWidth>;
+  static constexpr int kColumns = Layout::kPixels / kWidth;
+  static constexpr int kStep = Layout::kThreads / kColumns;
+  static constexpr int kRounds = Layout::kChannels / kStep;
+
+  int first_pixel, first_channel;  // within the tile
+  int channels;                    // of the tile; none when the pixels do not exist
+  std::int64_t plane;
+  std::int64_t first_offset;  // in memory
+
+  __device__ PlaneShare(const ImageGrid& grid, const ImageTile<T>& tile)
+      : first_pixel(static_cast<int>(threadIdx.x) % kColumns * kWidth),
+        first_channel(static_cast<int>(threadIdx.x) / kColumns),
+        plane(grid.plane) {
+    const std::int64_t pixel = tile.first_pixel + first_pixel;
+    const std::int64_t left = pixel < grid.pixels ? grid.channels - tile.first_channel : 0;
+    channels = left < Layout::kChannels ? static_cast<int>(left) : Layout::kChannels;
+    const std::int64_t image = pixel / plane;
+    first_offset =
+        pixel + (image * (grid.channels - 1) + tile.first_channel + first_channel) * plane;
+  }
+
+  __device__ bool has(int round) const { return first_channel + round * kStep < channels; }
+  __device__ std::int64_t offset(int round) const { return first_offset + round * kStep * plane; }
+  template <class Units>
+  __device__ Pack& pack(Units& units, int round) const {
+    const int channel = first_channel + round * kStep;
+    const int unit = swizzled(first_pixel / Layout::kUnit, channel / Layout::kPack);
+    return reinterpret_cast<Pack&>(units[channel][unit].values[first_pixel % Layout::kUnit]);
+  }
+};
+
+/// Loads that a thread sends off before it waits for the first.
+inline constexpr int kInFlight = 8;
+
+/// Reads the tile from planar memory into shared memory, kWidth pixels an access.
+template <class T, int kWidth>
+__device__ void load_planes_by(const T* source, const ImageGrid& grid, const ImageTile<T>& tile,
+                               typename ImageTile<T>::Units& units) {
+  using Share = PlaneShare<T, kWidth>;
+  constexpr int kBatch = Share::kRounds < kInFlight ? Share::kRounds : kInFlight;
+  const Share share(grid, tile);
+#pragma unroll
+  for (int first = 0; first < Share::kRounds; first += kBatch) {
+    typename Share::Pack loaded[kBatch] = {};
+#pragma unroll
+    for (int r = 0; r < kBatch; ++r) {
+      if (!share.has(first + r)) continue;
+      loaded[r] = *reinterpret_cast<const typename Share::Pack*>(source + share.offset(first + r));
+    }
+#pragma unroll
+    for (int r = 0; r < kBatch; ++r) share.pack(units, first + r) = loaded[r];
+  }
+}
+
+template <class T>
+__device__ void load_planes(const T* source, const ImageGrid& grid, const ImageTile<T>& tile,
+                            typename ImageTile<T>::Units& units) {
+  if (grid.wide_planes) {
+    load_planes_by<T, Tiling<T>::kPack>(source, grid, tile, units);
+  } else {
+    load_planes_by<T, 1>(source, grid, tile, units);
+  }
+}
+
+/// Writes the tile from shared memory to planar memory, kWidth pixels an access.
+template <class T, int kWidth>
+__device__ void store_planes_by(typename ImageTile<T>::Units& units, const ImageGrid& grid,
+                                const ImageTile<T>& tile, T* target) {
+  using Share = PlaneShare<T, kWidth>;
+  constexpr int kBatch = Share::kRounds < kInFlight ? Share::kRounds : kInFlight;
+  const Share share(grid, tile);
+#pragma unroll
+  for (int first = 0; first < Share::kRounds; first += kBatch) {
+    typename Share::Pack values[kBatch];
+#pragma unroll
+    for (int r = 0; r < kBatch; ++r) values[r] = share.pack(units, first + r);
+#pragma unroll
+    for (int r = 0; r < kBatch; ++r) {
+      if (!share.has(first + r)) continue;
+      store_global(target + share.offset(first + r), values[r]);
+    }
+  }
+}
+
+template <class T>
+__device__ void store_planes(typename ImageTile<T>::Units& units, const ImageGrid& grid,
+                             const ImageTile<T>& tile, T* target) {
+  if (grid.wide_planes) {
+    store_planes_by<T, Tiling<T>::kPack>(units, grid, tile, target);
+  } else {
+    store_planes_by<T, 1>(units, grid, tile, target);
+  }
+}
+
+/// What happens to the source of a pass.
+enum class Source : std::uint8_t { Kept, Spent };
+
+/// Forgets the tile's lines in channels-last memory: they need not be written back to memory when
+/// the cache wants their place. Only for tiles of whole lines, when every thread has read its part.
+template <class T>
+__device__ void discard_lines(const T* last, const ImageGrid& grid, const ImageTile<T>& tile) {
+  const std::int64_t pixel = tile.first_pixel + threadIdx.x;
+  if (threadIdx.x >= Tiling<T>::kPixels || pixel >= grid.pixels) return;
+  asm volatile("discard.global.L2 [%0], 128;" ::"l"(
+                   __cvta_generic_to_global(last + pixel * grid.channels + tile.first_channel))
+               : "memory");
+}
+
+/// target = function(source), source in channels-last and target in planar memory.
+/// `function.of(share, wide)` gives what maps a unit of channel `i` of this thread's pack:
+/// mapped(unit, i).
+template <class T, class Function>
+__global__ void __launch_bounds__(Tiling<T>::kThreads)
+    to_planes_kernel(const T* source, T* target, ImageGrid grid, Function function, bool discard) {
+  using Layout = Tiling<T>;
+  using Share = ChannelShare<T>;
+  __shared__ alignas(16) typename ImageTile<T>::Units units;
+  const ImageTile<T> tile(grid);
+  const Share share(grid, tile);
+  typename Layout::Wide loaded[Share::kUnitRounds][Layout::kUnit] = {};
+#pragma unroll
+  for (int round = 0; round < Share::kUnitRounds; ++round) {
+#pragma unroll
+    for (int e = 0; e < Layout::kUnit; ++e) {
+      const std::int64_t pixel = share.pixel(tile, round, e);
+      if (pixel >= grid.pixels) continue;
+      loaded[round][e] =
+          share.load(source + pixel * grid.channels + share.channel, grid.wide_channels);
+    }
+  }
+  const auto mapped = function.of(share, grid.wide_channels);
+#pragma unroll
+  for (int round = 0; round < Share::kUnitRounds; ++round) {
+#pragma unroll
+    for (int i = 0; i < Layout::kPack; ++i) {
+      typename Layout::Unit unit;
+#pragma unroll
+      for (int e = 0; e < Layout::kUnit; ++e) unit.values[e] = loaded[round][e].values[i];
+      share.unit(units, round, i) = mapped(unit, i);
+    }
+  }
+  __syncthreads();
+  if (discard) discard_lines(source, grid, tile);
+  store_planes(units, grid, tile, target);
+}
+
+template <class T, class Function>
+void launch_to_planes(const Tensor& source, const Tensor& target, const ImageGrid& grid,
+                      const Function& function, Source use) {
+  constexpr std::uintptr_t kLine = 128;
+  const bool whole_lines = reinterpret_cast<std::uintptr_t>(source.raw_data()) % kLine == 0 &&
+                           grid.channels % Tiling<T>::kChannels == 0;
+  to_planes_kernel<T>
+      <<<grid.blocks<T>(), Tiling<T>::kThreads, 0, tenon::cuda::current_stream(target.device())>>>(
+          static_cast<const T*>(source.raw_data()), static_cast<T*>(target.raw_data()), grid,
+          function, use == Source::Spent && whole_lines);
   TENON_CUDA_CHECK(cudaGetLastError());
 }
 

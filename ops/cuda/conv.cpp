@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "tenon/core/derived.h"
 #include "tenon/core/kernels.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cuda/channels_last.h"
@@ -136,9 +137,11 @@ Tensor weight_channels_last(const Tensor& weight) {
   if (weight.is_contiguous(MemoryFormat::ChannelsLast)) {
     return tenon::detail::with_strides_of(weight, MemoryFormat::ChannelsLast);
   }
-  const Tensor result = empty_channels_last(weight.spec());
-  kernels::copy(weight, result);
-  return result;
+  return derived(weight, "channels_last", [&] {
+    const Tensor result = empty_channels_last(weight.spec());
+    kernels::copy(weight, result);
+    return result;
+  });
 }
 
 void conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options,

@@ -27,7 +27,8 @@ bool wants_channels_last(DType dtype);
 void run_in_format(ConvolutionKind kind, const Tensor& image, const Tensor& weight,
                    const Tensor& response, const Conv2dOptions& options);
 
-/// A small tensor (weights) in channels-last memory; itself if it is there already.
+/// A weight in channels-last memory, converted once for each version of its contents; itself if it
+/// is there already.
 Tensor weight_channels_last(const Tensor& weight);
 
 }  // namespace tenon::ops::cuda

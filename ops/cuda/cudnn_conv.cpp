@@ -85,6 +85,14 @@ Descriptor convolution_descriptor(const ConvolutionProblem& problem) {
   return convolution;
 }
 
+/// Which plans compute `problem` as exactly as its precision promises.
+PlanFilter filter_for(const ConvolutionProblem& problem) {
+  const bool strict =
+      problem.dtype == DType::Float32 && problem.precision == Float32Precision::Float32;
+  return {.allow_tensor_cores_for_float32 = !strict,
+          .allow_transforms = !strict && problem.dtype != DType::Float64};
+}
+
 PlanList list_plans(const ConvolutionProblem& p, Device device) {
   const AttributeNames names = names_of(p.kind);
   Descriptor operation(names.operation);
@@ -102,8 +110,7 @@ PlanList list_plans(const ConvolutionProblem& p, Device device) {
     operation.set(names.beta, 0.0F);
   }
   operation.finalize();
-  const bool strict = p.dtype == DType::Float32 && p.precision == Float32Precision::Float32;
-  return PlanList(device, {&operation, 1}, {.allow_tensor_cores_for_float32 = !strict});
+  return PlanList(device, {&operation, 1}, filter_for(p));
 }
 
 void execute(const Plan& plan, const Operands& operands) {
@@ -207,7 +214,7 @@ std::unique_ptr<Plan> tuned_plan(const ConvolutionProblem& problem, const Operan
   if (const auto found = disk.find(hardware, key)) {
     const auto json = found->find("plan");
     if (json != found->end()) {
-      auto plan = Plan::from_json(operands.device, json->second);
+      auto plan = Plan::from_json(operands.device, json->second, filter_for(problem));
       if (fits(plan)) return plan;
     }
   }

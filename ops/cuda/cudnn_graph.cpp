@@ -65,7 +65,7 @@ std::string knobs_text(const Descriptor& configuration) {
   return text;
 }
 
-/// True when the engine of `configuration` has the numerical note `note`.
+/// What cuDNN notes about the arithmetic of the engine of `configuration`.
 class Notes {
  public:
   explicit Notes(const Descriptor& configuration) {
@@ -84,6 +84,26 @@ class Notes {
   std::array<cudnnBackendNumericalNote_t, kMostNotes> notes_{};
   std::int64_t count_ = 0;
 };
+
+/// True for a plan of `configuration` whose results are the same in every run and as exact as
+/// `filter` asks.
+bool acceptable(const Descriptor& configuration, const PlanFilter& filter) {
+  const Notes notes(configuration);
+  if (notes.has(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC) ||
+      notes.has(CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)) {
+    return false;
+  }
+  if (!filter.allow_tensor_cores_for_float32 &&
+      (notes.has(CUDNN_NUMERICAL_NOTE_TENSOR_CORE) ||
+       notes.has(CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS))) {
+    return false;
+  }
+  return filter.allow_transforms ||
+         (!notes.has(CUDNN_NUMERICAL_NOTE_FFT) && !notes.has(CUDNN_NUMERICAL_NOTE_WINOGRAD) &&
+          !notes.has(CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4) &&
+          !notes.has(CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6) &&
+          !notes.has(CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13));
+}
 
 }  // namespace
 
@@ -201,12 +221,16 @@ Plan::Plan(Descriptor descriptor)
     : descriptor_(std::move(descriptor)),
       workspace_bytes_(integer_in(descriptor_, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE)) {}
 
-std::unique_ptr<Plan> Plan::from_json(Device device, std::string_view json) {
+std::unique_ptr<Plan> Plan::from_json(Device device, std::string_view json,
+                                      const PlanFilter& filter) {
   try {
     Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
     plan.set(CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, json);
     plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, cudnn_handle(device));
     if (!plan.try_finalize()) return nullptr;
+    const Descriptor configuration = descriptor_in(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
+                                                   CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+    if (!acceptable(configuration, filter)) return nullptr;
     return std::unique_ptr<Plan>(new Plan(std::move(plan)));
   } catch (const Error&) {
     return nullptr;
@@ -277,15 +301,7 @@ void PlanList::append(const Descriptor& graph, cudnnBackendHeurMode_t mode,
                                              CUDNN_TYPE_BACKEND_DESCRIPTOR, kMostConfigurations,
                                              &count, handles.data()));
   for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
-    const Notes notes(found[i]);
-    const bool too_coarse = !filter.allow_tensor_cores_for_float32 &&
-                            (notes.has(CUDNN_NUMERICAL_NOTE_TENSOR_CORE) ||
-                             notes.has(CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS));
-    if (too_coarse || notes.has(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC) ||
-        notes.has(CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)) {
-      continue;
-    }
-    configurations_.push_back(found[i]);
+    if (acceptable(found[i], filter)) configurations_.push_back(found[i]);
   }
 }
 

@@ -65,14 +65,19 @@ Descriptor tensor_descriptor(std::int64_t id, const Shape& shape, const Strides&
 /// Which plans are acceptable.
 struct PlanFilter {
   bool allow_tensor_cores_for_float32 = true;  ///< TF32; off for true float32
+  /// Winograd's transforms and the FFT, which lose digits to cancellation; off where every digit of
+  /// the dtype is asked for
+  bool allow_transforms = true;
 };
 
 /// A compiled graph, ready to run.
 class Plan {
  public:
   /// The plan whose `to_json` gave `json`, made without asking the heuristics. Null when cuDNN does
-  /// not take it: the text is damaged, or of another GPU or version of cuDNN.
-  static std::unique_ptr<Plan> from_json(Device device, std::string_view json);
+  /// not take it, because the text is damaged or of another GPU or version of cuDNN, and when
+  /// `filter` does not.
+  static std::unique_ptr<Plan> from_json(Device device, std::string_view json,
+                                         const PlanFilter& filter);
 
   std::int64_t workspace_bytes() const { return workspace_bytes_; }
   /// cuDNN's engine and its knobs, for people: "engine 37 (k2=1 k5=3)".

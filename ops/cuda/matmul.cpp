@@ -3,6 +3,8 @@
 #include <cublasLt.h>
 
 #include <algorithm>
+#include <array>
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -183,11 +185,17 @@ void set_alignments(cublasLtMatmulPreference_t preference, const Addresses& addr
   set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, result);
 }
 
+/// How to compute a product, and the scratch that it takes.
+struct Algorithm {
+  cublasLtMatmulAlgo_t algorithm;
+  std::size_t workspace_bytes;
+};
+
 /// The first algorithm of the heuristics that needs no atomics and can read what lies at
 /// `addresses`: a view need not begin where vector loads can.
-cublasLtMatmulAlgo_t choose(cublasLtHandle_t handle, cublasLtMatmulDesc_t description,
-                            cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                            cublasLtMatrixLayout_t y, const Addresses& addresses) {
+Algorithm choose(cublasLtHandle_t handle, cublasLtMatmulDesc_t description,
+                 cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t y,
+                 const Addresses& addresses) {
   cublasLtMatmulPreference_t created = nullptr;
   TENON_CUBLAS_CHECK(cublasLtMatmulPreferenceCreate(&created));
   const Owned<cublasLtMatmulPreference_t> preference(created);
@@ -203,7 +211,51 @@ cublasLtMatmulAlgo_t choose(cublasLtHandle_t handle, cublasLtMatmulDesc_t descri
   TENON_CUBLAS_CHECK(
       cublasLtMatmulAlgoGetHeuristic(handle, description, a, b, y, y, created, 1, &found, &count));
   TENON_CHECK(count > 0, "cublas: no algorithm for this matrix product");
-  return found.algo;
+  return {found.algo, found.workspaceSize};
+}
+
+/// `batch` products of [m, k] by [k, n].
+struct Sizes {
+  std::int64_t m, n, k, batch;
+
+  auto operator<=>(const Sizes&) const = default;
+};
+
+/// All that the heuristics' answer depends on; of pairs, the first is the left matrix's.
+struct ProductKey {
+  int device;
+  DType dtype;
+  cublasComputeType_t arithmetic;
+  bool bias;
+  Sizes sizes;
+  std::array<bool, 2> row_major;
+  std::array<std::int64_t, 2> leading, batch_stride;
+  std::array<std::uint32_t, 4> alignments;
+
+  auto operator<=>(const ProductKey&) const = default;
+};
+
+ProductKey key_of(const MatrixBatch& a, const MatrixBatch& b, const Tensor& y, const Sizes& sizes,
+                  const Addresses& addresses) {
+  return {y.device().index(),
+          y.dtype(),
+          arithmetic(y.dtype()),
+          addresses.bias != nullptr,
+          sizes,
+          {a.row_major, b.row_major},
+          {a.leading, b.leading},
+          {a.batch_stride, b.batch_stride},
+          {alignment_of(addresses.first), alignment_of(addresses.second),
+           alignment_of(addresses.result), alignment_of(addresses.bias)}};
+}
+
+/// What `choose` gave for `key` on this thread before, or gives now: asking the heuristics takes
+/// longer than sending off a small product.
+template <class Choose>
+const Algorithm& remembered(const ProductKey& key, const Choose& choose) {
+  thread_local std::map<ProductKey, Algorithm> known;
+  const auto found = known.find(key);
+  return found != known.end() ? found->second : known.emplace(key, choose()).first->second;
 }
 
 void multiply(const MatrixBatch& a, const MatrixBatch& b, const Tensor& bias, const Tensor& y,
@@ -221,10 +273,14 @@ void multiply(const MatrixBatch& a, const MatrixBatch& b, const Tensor& bias, co
                                     : layout(type, m, k, a.leading, batch, a.batch_stride);
   const auto layout_y = layout(type, n, m, n, batch, m * n);
   const cublasLtHandle_t handle = handle_for(device);
-  const cublasLtMatmulAlgo_t algorithm =
-      choose(handle, description.get(), layout_b.get(), layout_a.get(), layout_y.get(),
-             {b.data, a.data, y.raw_data(), bias.defined() ? bias.raw_data() : nullptr});
-  const auto workspace = Storage::allocate(kWorkspaceBytes, device);
+  const Addresses addresses{b.data, a.data, y.raw_data(),
+                            bias.defined() ? bias.raw_data() : nullptr};
+  const Algorithm& chosen = remembered(key_of(a, b, y, {m, n, k, batch}, addresses), [&] {
+    return choose(handle, description.get(), layout_b.get(), layout_a.get(), layout_y.get(),
+                  addresses);
+  });
+  std::shared_ptr<Storage> workspace;
+  if (chosen.workspace_bytes > 0) workspace = Storage::allocate(chosen.workspace_bytes, device);
   const double one64 = 1;
   const double zero64 = 0;
   const float one32 = 1;
@@ -233,8 +289,9 @@ void multiply(const MatrixBatch& a, const MatrixBatch& b, const Tensor& bias, co
   TENON_CUBLAS_CHECK(cublasLtMatmul(
       handle, description.get(), wide ? static_cast<const void*>(&one64) : &one32, b.data,
       layout_b.get(), a.data, layout_a.get(), wide ? static_cast<const void*>(&zero64) : &zero32,
-      y.raw_data(), layout_y.get(), y.raw_data(), layout_y.get(), &algorithm, workspace->data(),
-      kWorkspaceBytes, tenon::cuda::current_stream(device)));
+      y.raw_data(), layout_y.get(), y.raw_data(), layout_y.get(), &chosen.algorithm,
+      workspace == nullptr ? nullptr : workspace->data(), chosen.workspace_bytes,
+      tenon::cuda::current_stream(device)));
 }
 
 /// `t` where it lies when cuBLASLt can address it, otherwise a copy, kept alive in `copy`.

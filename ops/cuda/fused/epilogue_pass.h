@@ -17,7 +17,8 @@ void epilogue_gradient_pass(const Tensor& data, const Tensor& bias, const Tensor
                             const Epilogue& epilogue, const Tensor& grad_bias);
 
 /// The same from channels-last memory: z = epilogue(y + bias), y [N, C, H, W] channels-last and z
-/// contiguous, so that the pass is also the conversion.
+/// contiguous, so that the pass is also the conversion. What y holds afterwards is undefined: the
+/// pass is its last reader and spares the device writing it back from its cache.
 void epilogue_pass_from_channels_last(const Tensor& y, const Tensor& bias, const Epilogue& epilogue,
                                       const Tensor& z);
 

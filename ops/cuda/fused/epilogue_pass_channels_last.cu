@@ -10,67 +10,142 @@ namespace {
 using tenon::cuda::compute_type;
 using tenon::cuda::convert;
 
-template <class T, class Chain>
-struct Apply {
-  using C = compute_type<T>;
-  const T* bias;  // may be null
-  Chain chain;
+/// The bias of the channels of `share`; zeros where there is none.
+template <class T>
+struct Shifts {
+  compute_type<T> values[Tiling<T>::kPack];
 
-  __device__ T operator()(T y, std::int64_t /*pixel*/, std::int64_t channel) const {
-    const C shift = bias == nullptr ? C(0) : convert<C>(bias[channel]);
-    return convert<T>(chain(convert<C>(y) + shift));
+  __device__ Shifts(const T* bias, const ChannelShare<T>& share, bool wide) {
+    typename Tiling<T>::Wide loaded{};
+    if (bias != nullptr) loaded = share.load(bias + share.channel, wide);
+#pragma unroll
+    for (int i = 0; i < Tiling<T>::kPack; ++i) {
+      values[i] = convert<compute_type<T>>(loaded.values[i]);
+    }
   }
 };
 
-/// data[image, pixel, channel] = the gradient there, from grad_out[image, channel, pixel], and
-/// partial[image, pixel tile, channel] = the sum of those of a tile unless it is null.
-template <class T, int kPack, class Chain>
-__global__ void __launch_bounds__(kTileThreads)
-    gradient_kernel(const T* grad_out, T* data, const T* bias, TileGrid grid, Chain chain,
-                    compute_type<T>* partial) {
+/// Both elements of a unit of a 16-bit type are rounded by one instruction.
+template <class T>
+__device__ typename Tiling<T>::Unit rounded(const compute_type<T> (&values)[Tiling<T>::kUnit]) {
+  typename Tiling<T>::Unit unit;
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    const __nv_bfloat162 both = __floats2bfloat162_rn(values[0], values[1]);
+    unit.values[0] = both.x;
+    unit.values[1] = both.y;
+  } else if constexpr (std::is_same_v<T, __half>) {
+    const __half2 both = __floats2half2_rn(values[0], values[1]);
+    unit.values[0] = both.x;
+    unit.values[1] = both.y;
+  } else {
+    unit.values[0] = values[0];
+  }
+  return unit;
+}
+
+/// The chain behind the bias, as launch_to_planes wants it.
+template <class T, class Chain>
+struct Apply {
   using C = compute_type<T>;
-  using tenon::cuda::Pack;
-  __shared__ TileValues<T> grads;
-  __shared__ C sums[kTileThreads / (kTile / kPack)][kTile];
-  const Tile<kPack> tile(grid);
-  load_tile<T, kPack>(grad_out, grid, tile, grads);
-  const std::int64_t channel = tile.first_row + tile.along;
-  const bool inside = channel < grid.rows;
-  C shift[kPack];
-  C sum[kPack];
+  using Unit = typename Tiling<T>::Unit;
+
+  struct Mapped {
+    Shifts<T> shifts;
+    const Chain& chain;
+
+    __device__ Unit operator()(const Unit& y, int i) const {
+      C values[Tiling<T>::kUnit];
 #pragma unroll
-  for (int i = 0; i < kPack; ++i) {
-    shift[i] = bias == nullptr || !inside ? C(0) : convert<C>(bias[channel + i]);
-    sum[i] = C(0);
-  }
-  T* image = data + tile.image * grid.rows * grid.columns + channel;
-#pragma unroll
-  for (int p = tile.line; p < kTile; p += Tile<kPack>::kLines) {
-    const std::int64_t pixel = tile.first_column + p;
-    if (!inside || pixel >= grid.columns) continue;
-    auto* at = reinterpret_cast<Pack<T, kPack>*>(image + pixel * grid.rows);
-    Pack<T, kPack> pack = *at;
-#pragma unroll
-    for (int i = 0; i < kPack; ++i) {
-      const C grad = chain.gradient(convert<C>(pack.values[i]) + shift[i],
-                                    convert<C>(grads[p][tile.along + i]));
-      pack.values[i] = convert<T>(grad);
-      sum[i] += grad;
+      for (int e = 0; e < Tiling<T>::kUnit; ++e) {
+        values[e] = chain(convert<C>(y.values[e]) + shifts.values[i]);
+      }
+      return rounded<T>(values);
     }
-    *at = pack;
+  };
+
+  const T* bias;  // may be null
+  bool wide_bias;
+  Chain chain;
+
+  __device__ Mapped of(const ChannelShare<T>& share, bool wide) const {
+    return {Shifts<T>(bias, share, wide && wide_bias), chain};
   }
-  if (partial == nullptr) return;
+};
+
+/// partial[pixel tile][channel] = the sum over the block of what its threads have summed for their
+/// channels, in a fixed order.
+template <class T>
+__device__ void sum_block(compute_type<T> (&sums)[Tiling<T>::kPack], const ImageGrid& grid,
+                          const ImageTile<T>& tile, compute_type<T>* partial) {
+  using Layout = Tiling<T>;
+  constexpr int kWarps = Layout::kThreads / 32;
+  __shared__ compute_type<T> of_warps[kWarps][Layout::kChannels];
+  const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
-  for (int i = 0; i < kPack; ++i) sums[tile.line][tile.along + i] = sum[i];
+  for (int i = 0; i < Layout::kPack; ++i) {
+#pragma unroll
+    for (int step = Layout::kPacks; step < 32; step *= 2) {
+      sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], step);
+    }
+    if (lane < Layout::kPacks) of_warps[threadIdx.x / 32][lane * Layout::kPack + i] = sums[i];
+  }
   __syncthreads();
-  const int column = static_cast<int>(threadIdx.x);
-  if (column >= kTile || tile.first_row + column >= grid.rows) return;
-  C total(0);
+  const int channel = static_cast<int>(threadIdx.x);
+  if (channel >= Layout::kChannels || tile.first_channel + channel >= grid.channels) return;
+  compute_type<T> total(0);
 #pragma unroll
-  for (int line = 0; line < Tile<kPack>::kLines; ++line) total += sums[line][column];
-  const std::int64_t pixel_tile = tile.first_column / kTile;
-  partial[(tile.image * grid.column_tiles + pixel_tile) * grid.rows + tile.first_row + column] =
-      total;
+  for (int warp = 0; warp < kWarps; ++warp) total += of_warps[warp][channel];
+  partial[tile.pixel_tile * grid.channels + tile.first_channel + channel] = total;
+}
+
+/// data, in channels-last memory, becomes the gradient there, from the planar grad_out;
+/// partial[pixel tile][channel] becomes the sum over the tile unless it is null.
+template <class T, class Chain>
+__global__ void __launch_bounds__(Tiling<T>::kThreads)
+    gradient_kernel(const T* grad_out, T* data, const T* bias, bool wide_bias, ImageGrid grid,
+                    Chain chain, compute_type<T>* partial) {
+  using C = compute_type<T>;
+  using Layout = Tiling<T>;
+  using Share = ChannelShare<T>;
+  __shared__ alignas(16) typename ImageTile<T>::Units units;
+  const ImageTile<T> tile(grid);
+  const Share share(grid, tile);
+  typename Layout::Wide y[Share::kUnitRounds][Layout::kUnit] = {};
+#pragma unroll
+  for (int round = 0; round < Share::kUnitRounds; ++round) {
+#pragma unroll
+    for (int e = 0; e < Layout::kUnit; ++e) {
+      const std::int64_t pixel = share.pixel(tile, round, e);
+      if (pixel >= grid.pixels) continue;
+      y[round][e] = share.load(data + pixel * grid.channels + share.channel, grid.wide_channels);
+    }
+  }
+  load_planes(grad_out, grid, tile, units);
+  const Shifts<T> shifts(bias, share, grid.wide_channels && wide_bias);
+  C sums[Layout::kPack] = {};
+  __syncthreads();
+#pragma unroll
+  for (int round = 0; round < Share::kUnitRounds; ++round) {
+#pragma unroll
+    for (int i = 0; i < Layout::kPack; ++i) {
+      const auto unit = share.unit(units, round, i);
+#pragma unroll
+      for (int e = 0; e < Layout::kUnit; ++e) {
+        T& value = y[round][e].values[i];
+        const C grad =
+            chain.gradient(convert<C>(value) + shifts.values[i], convert<C>(unit.values[e]));
+        value = convert<T>(grad);
+        sums[i] += share.pixel(tile, round, e) < grid.pixels ? grad : C(0);
+      }
+    }
+#pragma unroll
+    for (int e = 0; e < Layout::kUnit; ++e) {
+      const std::int64_t pixel = share.pixel(tile, round, e);
+      if (pixel >= grid.pixels) continue;
+      share.store(data + pixel * grid.channels + share.channel, y[round][e], grid.wide_channels);
+    }
+  }
+  if (partial != nullptr) sum_block<T>(sums, grid, tile, partial);
 }
 
 /// Calls `launch.template operator()<T>(chain)` for the dtype and the chain.
@@ -97,10 +172,11 @@ void epilogue_pass_from_channels_last(const Tensor& y, const Tensor& bias, const
                                       const Tensor& z) {
   if (z.numel() == 0) return;
   const tenon::cuda::DeviceGuard guard(z.device());
-  const TileGrid grid(z.shape()[0], z.shape()[2] * z.shape()[3], z.shape()[1]);
+  const ImageGrid grid(y, z);
   with_types(z, epilogue, [&]<class T>(auto chain) {
-    const Apply<T, decltype(chain)> apply{pointer<const T>(bias), chain};
-    launch_transpose(pointer<const T>(y), pointer<T>(z), grid, apply, z.device());
+    const auto* shifts = pointer<const T>(bias);
+    const Apply<T, decltype(chain)> apply{shifts, is_aligned(shifts), chain};
+    launch_to_planes<T>(y, z, grid, apply, Source::Spent);
   });
 }
 
@@ -113,31 +189,23 @@ void epilogue_gradient_pass_channels_last(const Tensor& data, const Tensor& bias
     if (grad_bias.defined()) kernels::fill(grad_bias, 0);
     return;
   }
-  const std::int64_t channels = data.shape()[1];
-  const TileGrid grid(data.shape()[0], channels, data.shape()[2] * data.shape()[3]);
+  const ImageGrid grid(data, grad_out);
   const cudaStream_t stream = tenon::cuda::current_stream(device);
   with_types(data, epilogue, [&]<class T>(auto chain) {
     using C = compute_type<T>;
-    constexpr int kPack = static_cast<int>(16 / sizeof(T));
     Tensor partial;
     if (grad_bias.defined()) {
       const DType sum_dtype = sizeof(C) == 8 ? DType::Float64 : DType::Float32;
-      partial = tenon::detail::make_empty(
-          {{grid.images * grid.column_tiles, channels}, sum_dtype, device});
+      partial =
+          tenon::detail::make_empty({{grid.pixel_tiles<T>(), grid.channels}, sum_dtype, device});
     }
-    const T* grads = pointer<const T>(grad_out);
-    T* values = pointer<T>(data);
-    const T* shifts = pointer<const T>(bias);
-    if (grid.packs(kPack) && is_aligned(grads) && is_aligned(values)) {
-      gradient_kernel<T, kPack><<<grid.blocks(), kTileThreads, 0, stream>>>(
-          grads, values, shifts, grid, chain, pointer<C>(partial));
-    } else {
-      gradient_kernel<T, 1><<<grid.blocks(), kTileThreads, 0, stream>>>(grads, values, shifts, grid,
-                                                                        chain, pointer<C>(partial));
-    }
+    const auto* shifts = pointer<const T>(bias);
+    gradient_kernel<T><<<grid.blocks<T>(), Tiling<T>::kThreads, 0, stream>>>(
+        pointer<const T>(grad_out), pointer<T>(data), shifts, is_aligned(shifts), grid, chain,
+        pointer<C>(partial));
     TENON_CUDA_CHECK(cudaGetLastError());
     if (!grad_bias.defined()) return;
-    const Tensor sum = tenon::detail::make_empty({{channels}, partial.dtype(), device});
+    const Tensor sum = tenon::detail::make_empty({{grid.channels}, partial.dtype(), device});
     kernels::sum_to(partial, sum);
     kernels::copy(sum, grad_bias);
   });
