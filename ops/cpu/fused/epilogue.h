@@ -3,10 +3,11 @@
 // chain needs no other kernel.
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
 #include <cstdint>
 
+#include "tenon/ops/cpu/array_math.h"
+#include "tenon/ops/cpu/lanes.h"
 #include "tenon/ops/fused/conv_transpose2d_epilogue.h"
 
 namespace tenon::ops::cpu {
@@ -29,7 +30,7 @@ class MishClampScale {
 
   /// Replaces `count` values y by z.
   void apply(T* values, std::int64_t count) const {
-    alignas(64) T powers[kRun];
+    alignas(kLaneAlignment) T powers[kRun];
     for (std::int64_t first = 0; first < count; first += kRun) {
       const std::int64_t run = std::min(kRun, count - first);
       T* y = values + first;
@@ -46,8 +47,8 @@ class MishClampScale {
 
   /// Replaces `count` gradients of z by those of y, given the values y.
   void gradient(const T* values, T* gradients, std::int64_t count) const {
-    alignas(64) T powers[kRun];
-    alignas(64) T activated[kRun];
+    alignas(kLaneAlignment) T powers[kRun];
+    T activated[kRun];
     for (std::int64_t first = 0; first < count; first += kRun) {
       const std::int64_t run = std::min(kRun, count - first);
       const T* y = values + first;
@@ -76,14 +77,18 @@ class MishClampScale {
 
  private:
   static constexpr std::int64_t kRun = 256;
+  static_assert(kRun % kLanes == 0);
 
-  /// exp(min(y, 20)), as the square of a number that stays in the range of Eigen's exp. `powers` is
-  /// aligned to 64 bytes: elements before an aligned address would go through std::exp, which rounds
-  /// otherwise, and the result would depend on where the buffer happens to lie.
+  /// exp(min(y, 20)) of `count` values; `powers` is aligned and has room for a multiple of kLanes.
+  /// The backward meets the values at other places than the forward and must find them on the same
+  /// side of a bound.
   static void exponentials(const T* y, std::int64_t count, T* powers) {
-    using Array = Eigen::Array<T, Eigen::Dynamic, 1>;
-    const Eigen::Map<const Array> values(y, count);
-    Eigen::Map<Array, Eigen::Aligned64>(powers, count) = (values.min(T(20)) * T(0.5)).exp().square();
+    const std::int64_t whole = count - count % kLanes;
+    OutputLanes<T>(powers, whole) = exponential(InputLanes<T>(y, whole).min(T(20)));
+    if (whole == count) return;
+    T last[kLanes] = {};
+    std::copy(y + whole, y + count, last);
+    OutputLanes<T>(powers + whole, kLanes) = exponential(InputLanes<T>(last, kLanes).min(T(20)));
   }
 
   T bounded(T value) const {

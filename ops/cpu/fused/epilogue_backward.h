@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "tenon/core/cpu/sum.h"
 #include "tenon/core/parallel.h"
 #include "tenon/ops/cpu/conv_transpose_tiles.h"
 #include "tenon/ops/cpu/ordered_commit.h"
@@ -316,14 +317,13 @@ class EpilogueBackward {
 
   void sum_bias(const BackwardSpan& rows, const BackwardSpan& columns, const Buffers& buffers,
                 Compute* sums) const {
-    using Array = Eigen::Array<Compute, Eigen::Dynamic, 1>;
     for (std::int64_t c = 0; c < plan_.out_channels; ++c) {
       Compute sum{};
       for (std::int64_t oy = rows.own_low; oy < rows.own_high; ++oy) {
         const Compute* row = buffers.dy.data() +
                              (c * rows.outputs() + oy - rows.low) * columns.outputs() +
                              columns.own_low - columns.low;
-        sum += Eigen::Map<const Array>(row, columns.own_high - columns.own_low).sum();
+        sum += tenon::cpu::sum_neighbours(row, columns.own_high - columns.own_low);
       }
       sums[c] += sum;
     }
