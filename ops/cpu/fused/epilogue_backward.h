@@ -145,7 +145,8 @@ class EpilogueBackward {
     const Buffers buffers(plan_, tiles_);
     for (std::int64_t index = first; index < last; ++index) {
       const Item tile = item(group, index);
-      if (!reads_x(tile)) pack_x(tile, buffers.x.data());
+      const bool wants_x = tiles_.whole() || data_.grad_weight != nullptr;
+      if (wants_x && !reads_x(tile)) pack_x(tile, buffers.x.data());
       if (tiles_.whole()) {
         compute_dy_of_images(tile, buffers);
       } else {
@@ -250,14 +251,13 @@ class EpilogueBackward {
     const std::int64_t phase = row.phase(column);
     const std::int64_t place = row.place(column);
     const InsideRange inside(row.count(phase), place, 1, columns.input);
-    y += row.begin(phase) + place;
     for (std::int64_t iy = 0; iy < plan_.rows.input; ++iy) {
       const std::int64_t oy =
           iy * plan_.rows.stride + ky * plan_.rows.dilation - plan_.rows.padding;
       if (oy < 0 || oy >= plan_.rows.output) continue;
       const Compute* source = products + iy * columns.input;
-      Compute* target = y + oy * columns.output;
-      for (std::int64_t i = inside.begin; i < inside.end; ++i) target[i] += source[i];
+      Compute* target = y + oy * columns.output + row.begin(phase);
+      for (std::int64_t i = inside.begin; i < inside.end; ++i) target[place + i] += source[i];
     }
   }
 
