@@ -251,13 +251,15 @@ class EpilogueBackward {
     const std::int64_t phase = row.phase(column);
     const std::int64_t place = row.place(column);
     const InsideRange inside(row.count(phase), place, 1, columns.input);
+    const std::int64_t first = row.begin(phase) + place + inside.begin;
+    const std::int64_t count = inside.end - inside.begin;
     for (std::int64_t iy = 0; iy < plan_.rows.input; ++iy) {
       const std::int64_t oy =
           iy * plan_.rows.stride + ky * plan_.rows.dilation - plan_.rows.padding;
       if (oy < 0 || oy >= plan_.rows.output) continue;
-      const Compute* source = products + iy * columns.input;
-      Compute* target = y + oy * columns.output + row.begin(phase);
-      for (std::int64_t i = inside.begin; i < inside.end; ++i) target[place + i] += source[i];
+      const Compute* source = products + iy * columns.input + inside.begin;
+      Compute* target = y + oy * columns.output + first;
+      for (std::int64_t i = 0; i < count; ++i) target[i] += source[i];
     }
   }
 
