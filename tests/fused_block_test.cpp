@@ -110,37 +110,6 @@ TEST(FusedBlockThreads, SameBitsForAnyNumberOfThreads) {
   }
 }
 
-/// Calls `function` with the stack `bytes` lower than it would be.
-template <class Function>
-auto with_stack_moved(std::size_t bytes, const Function& function) {
-  volatile char* room = static_cast<volatile char*>(__builtin_alloca(bytes));
-  room[0] = 0;
-  return function();
-}
-
-// Vector code treats what lies before an aligned address otherwise, so a buffer on the stack could
-// make the result depend on who called.
-TEST(FusedBlockThreads, SameBitsWhereverTheStackIs) {
-  const ThreadsGuard guard;
-  set_num_threads(1);
-  const Tensor x = normal({2, 6, 9, 20}, DType::Float32, 6);
-  const Tensor weight = normal({6, 1, 3, 4}, DType::Float32, 7);
-  const Tensor bias = normal({1}, DType::Float32, 8);
-  const auto forward = [&] {
-    return ops::conv_transpose2d_epilogue(x, weight, bias, kUpsample, kBlock);
-  };
-  const Tensor z = with_stack_moved(16, forward);
-  const Tensor grad = normal(z.shape(), DType::Float32, 9);
-  const auto backward = [&] { return fused_backward(x, weight, bias, grad, kUpsample); };
-  const std::vector<Tensor> gradients = with_stack_moved(16, backward);
-  for (const std::size_t bytes : {32, 48, 64}) {
-    SCOPED_TRACE(bytes);
-    test::expect_same_bits(with_stack_moved(bytes, forward), z);
-    const std::vector<Tensor> again = with_stack_moved(bytes, backward);
-    for (std::size_t i = 0; i < 3; ++i) test::expect_same_bits(again[i], gradients[i]);
-  }
-}
-
 class FusedBlockGradient : public testing::TestWithParam<int> {};
 
 TEST_P(FusedBlockGradient, PassesGradcheckAndGradgradcheck) {

@@ -3,6 +3,7 @@
 #include <Eigen/Core>
 
 #include "tenon/core/cpu/strided.h"
+#include "tenon/core/cpu/sum.h"
 
 namespace tenon::cpu {
 namespace {
@@ -61,7 +62,7 @@ compute_type<T> sum_run(const T* data, std::int64_t stride, std::int64_t count) 
     const BlockOperand block{reinterpret_cast<std::byte*>(const_cast<T*>(data + done * stride)),
                              stride};
     const C* values = load_block<T, C>(block, n, buffer);
-    total += Eigen::Map<const Eigen::Array<C, Eigen::Dynamic, 1>>(values, n).sum();
+    total += sum_neighbours(values, n);
   }
   return total;
 }

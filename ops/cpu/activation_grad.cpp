@@ -22,9 +22,8 @@ void gate(const Tensor& grad, const Tensor& saved, const Tensor& grad_x, Conditi
 void mish_grad(const Tensor& grad, const Tensor& x, const Tensor& grad_x) {
   map_floating<2>({grad, x}, grad_x, [](const auto& g, const auto& a, auto& out) {
     using C = element_type<decltype(g)>;
-    Eigen::Array<C, Eigen::Dynamic, 1, 0, 512, 1> n(a.size());
     out = exponential(a.min(C(20)));
-    n = out * (out + C(2));
+    const LanesArray<C> n = out * (out + C(2));
     out = C(4) * out * (out + C(1)) / (n + C(2)).square();
     out = a.binaryExpr(out, [](C v, C slope) { return v >= C(20) ? C(0) : slope; });
     out = g * (n / (n + C(2)) + a * out);
@@ -66,9 +65,8 @@ void gelu_tanh_grad(const Tensor& grad, const Tensor& x, const Tensor& grad_x) {
   map_floating<2>({grad, x}, grad_x, [](const auto& g, const auto& a, auto& out) {
     using C = element_type<decltype(g)>;
     constexpr C kFactor = C(2 * std::numbers::sqrt2 * std::numbers::inv_sqrtpi);
-    Eigen::Array<C, Eigen::Dynamic, 1, 0, 512, 1> s(a.size());
     out = kFactor * a * (C(1) + C(0.044715) * a.square());
-    s = logistic(out);
+    const LanesArray<C> s = logistic(out);
     out = kFactor * (C(1) + C(3 * 0.044715) * a.square());
     out = g * (s + a * s * (C(1) - s) * out);
   });
@@ -78,8 +76,7 @@ void gelu_tanh_grad(const Tensor& grad, const Tensor& x, const Tensor& grad_x) {
 void silu_grad(const Tensor& grad, const Tensor& x, const Tensor& grad_x) {
   map_floating<2>({grad, x}, grad_x, [](const auto& g, const auto& a, auto& out) {
     using C = element_type<decltype(g)>;
-    Eigen::Array<C, Eigen::Dynamic, 1, 0, 512, 1> s(a.size());
-    s = logistic(a);
+    const LanesArray<C> s = logistic(a);
     out = g * (s * (C(1) + a * (C(1) - s)));
   });
 }

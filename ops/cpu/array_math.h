@@ -41,13 +41,17 @@ void logarithm(const X& x, Y& y) {
   constexpr C kScale = C(16777216);
   int denormals = 0;  // combined without branches, so that the loop vectorises
   for (Eigen::Index i = 0; i < x.size(); ++i) {
-    denormals |= static_cast<int>(x[i] < kSmallest) & static_cast<int>(x[i] > C(0));
+    const C value = x.coeff(i);
+    denormals |= static_cast<int>(value < kSmallest) & static_cast<int>(value > C(0));
   }
   if (denormals == 0) {
     y = x.log();
   } else {
-    y = (x * kScale).log() - std::log(kScale);
-    y = (x < kSmallest).select(y, x.log());
+    // The logarithm stands alone in its assignment: one with `select` would compute it with
+    // std::log, which rounds otherwise.
+    y = (x < kSmallest).select(x * kScale, x);
+    y = y.log();
+    y = (x < kSmallest).select(y - std::log(kScale), y);
   }
 }
 

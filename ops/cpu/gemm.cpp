@@ -26,6 +26,20 @@ void visit_map(std::int64_t rows, std::int64_t columns, MatrixView<const T> view
   }
 }
 
+/// Sizes below whose sum Eigen chooses its product by coefficients. Its rounding depends on the
+/// address of the result, so that this must be an aligned one.
+constexpr std::int64_t kSmallSizes = EIGEN_GEMM_TO_COEFFBASED_THRESHOLD;
+
+/// result += left·right for such sizes.
+template <class T, class Left, class Right>
+void add_small_product(const Left& left, const Right& right, RowMajorMap<T>& result) {
+  alignas(64) T values[kSmallSizes * kSmallSizes / 4];
+  using Product = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  Eigen::Map<Product, Eigen::Aligned64> product(values, result.rows(), result.cols());
+  product.noalias() = left * right;
+  result += product;
+}
+
 }  // namespace
 
 bool gemm_reads(std::int64_t rows, std::int64_t columns, std::int64_t row_stride,
@@ -40,7 +54,13 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<const T> a,
   if (!accumulate) result.setZero();
   if (m == 0 || n == 0 || k == 0) return;
   visit_map(m, k, a, [&](const auto& left) {
-    visit_map(k, n, b, [&](const auto& right) { result.noalias() += left * right; });
+    visit_map(k, n, b, [&](const auto& right) {
+      if (m + n + k < kSmallSizes) {
+        add_small_product<T>(left, right, result);
+      } else {
+        result.noalias() += left * right;
+      }
+    });
   });
 }
 

@@ -19,8 +19,8 @@ bool gemm_reads(std::int64_t rows, std::int64_t columns, std::int64_t row_stride
                 std::int64_t column_stride);
 
 /// c = a·b, or c += a·b with `accumulate`, on the calling thread: a [m, k], b [k, n], and c [m, n]
-/// in row-major order with `c_stride` between rows. `gemm_reads` must hold for a and b. T is float
-/// or double.
+/// in row-major order with `c_stride` between rows. `gemm_reads` must hold for a and b. The
+/// rounding depends on sizes and strides, not on where the matrices lie. T is float or double.
 template <class T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<const T> a,
           MatrixView<const T> b, T* c, std::int64_t c_stride, bool accumulate);

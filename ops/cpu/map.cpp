@@ -1,7 +1,5 @@
 #include "tenon/ops/cpu/map.h"
 
-#include "tenon/core/cpu/strided.h"
-
 namespace tenon::ops::cpu {
 namespace {
 
@@ -18,15 +16,18 @@ void map_typed(const std::array<Tensor, kInputs>& inputs, const Tensor& out,
   std::array<Tensor, kInputs + 1> operands;
   operands[0] = out;
   for (std::size_t k = 0; k < kInputs; ++k) operands[k + 1] = inputs[k];
+  const bool lanes = function.wants_lanes();
   tenon::cpu::for_each_block<kInputs + 1>(
       out.shape(), operands, [&](std::int64_t count, const auto& blocks) {
-        alignas(64) C buffers[kInputs + 1][kBlock];
+        alignas(kLaneAlignment) C buffers[kInputs + 1][kBlock];
         std::array<const C*, kInputs> values;
         for (std::size_t k = 0; k < kInputs; ++k) {
-          values[k] = tenon::cpu::load_block<T, C>(blocks[k + 1], count, buffers[k + 1]);
+          values[k] = lanes ? load_lanes<T, C>(blocks[k + 1], count, buffers[k + 1])
+                            : tenon::cpu::load_block<T, C>(blocks[k + 1], count, buffers[k + 1]);
         }
-        C* results = tenon::cpu::result_block<C, Result>(blocks[0], buffers[0]);
-        function.run(count, values, results);
+        C* results = lanes ? result_lanes<C, Result>(blocks[0], count, buffers[0])
+                           : tenon::cpu::result_block<C, Result>(blocks[0], buffers[0]);
+        function.run(lanes ? whole_lanes(count) : count, values, results);
         tenon::cpu::store_block<C, Result>(blocks[0], count, results);
       });
 }

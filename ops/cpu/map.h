@@ -2,27 +2,23 @@
 // each dtype, the arithmetic of an op once for each compute type.
 #pragma once
 
-#include <Eigen/Core>
 #include <array>
 #include <cstdint>
 #include <utility>
 
 #include "tenon/core/tensor.h"
+#include "tenon/ops/cpu/lanes.h"
 
 namespace tenon::ops::cpu {
 
-/// A contiguous run of operand values in the compute type, and where its results go.
-template <class C>
-using InputBlock = Eigen::Map<const Eigen::Array<C, Eigen::Dynamic, 1>>;
-template <class C>
-using OutputBlock = Eigen::Map<Eigen::Array<C, Eigen::Dynamic, 1>>;
-
-/// The arithmetic of an elementwise op on one block of each of its `kInputs` operands. The 16-bit
-/// floats are computed in float; bool and uint8 in int64.
+/// The arithmetic of an elementwise op on one contiguous block of each of its `kInputs` operands.
+/// The 16-bit floats are computed in float; bool and uint8 in int64.
 template <std::size_t kInputs>
 class BlockFunction {
  public:
   virtual ~BlockFunction() = default;
+  /// Whether results must be aligned and `count` a multiple of kLanes.
+  virtual bool wants_lanes() const = 0;
   virtual void run(std::int64_t count, const std::array<const float*, kInputs>& in,
                    float* out) const = 0;
   virtual void run(std::int64_t count, const std::array<const double*, kInputs>& in,
@@ -37,15 +33,18 @@ template <std::size_t kInputs>
 void map(const std::array<Tensor, kInputs>& inputs, const Tensor& out,
          const BlockFunction<kInputs>& function);
 
-/// Which compute types an expression is compiled for.
+/// Which compute types an expression is compiled for: the floating ones; or all, for expressions
+/// made of single operations, which vector and scalar code round alike.
 enum class Domain { Floating, All };
 
-/// A block function made of a generic lambda `(const auto& x, ..., auto& y)` on Eigen arrays that
-/// assigns its result to `y`.
+/// A block function made of a generic lambda `(const auto& x, ..., auto& y)` on Eigen arrays
+/// (ops/cpu/lanes.h) that assigns its result to `y`.
 template <std::size_t kInputs, Domain kDomain, class Expression>
 class ExpressionFunction final : public BlockFunction<kInputs> {
  public:
   explicit ExpressionFunction(Expression expression) : expression_(std::move(expression)) {}
+
+  bool wants_lanes() const override { return kDomain == Domain::Floating; }
 
   void run(std::int64_t count, const std::array<const float*, kInputs>& in,
            float* out) const override {
@@ -71,8 +70,10 @@ class ExpressionFunction final : public BlockFunction<kInputs> {
   template <class C, std::size_t... kIndex>
   void evaluate(std::int64_t count, const std::array<const C*, kInputs>& in, C* out,
                 std::index_sequence<kIndex...>) const {
-    OutputBlock<C> y(out, count);
-    expression_(InputBlock<C>(in[kIndex], count)..., y);
+    using Output = std::conditional_t<kDomain == Domain::Floating, OutputLanes<C>,
+                                      Eigen::Map<Eigen::Array<C, Eigen::Dynamic, 1>>>;
+    Output y(out, count);
+    expression_(InputLanes<C>(in[kIndex], count)..., y);
   }
 
   Expression expression_;
@@ -86,7 +87,7 @@ void map_floating(const std::array<Tensor, kInputs>& inputs, const Tensor& out,
                ExpressionFunction<kInputs, Domain::Floating, Expression>(std::move(expression)));
 }
 
-/// `map` of an expression for all dtypes.
+/// `map` of an expression for all dtypes, made of single operations.
 template <std::size_t kInputs, class Expression>
 void map_all(const std::array<Tensor, kInputs>& inputs, const Tensor& out, Expression expression) {
   map<kInputs>(inputs, out,

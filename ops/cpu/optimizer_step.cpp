@@ -1,10 +1,9 @@
 #include "tenon/ops/cpu/optimizer_step.h"
 
-#include <Eigen/Core>
 #include <cmath>
 
-#include "tenon/core/cpu/strided.h"
 #include "tenon/ops/cpu/array_math.h"
+#include "tenon/ops/cpu/lanes.h"
 
 namespace tenon::ops::cpu {
 namespace {
@@ -19,21 +18,21 @@ class BlockValues {
   using C = compute_type<T>;
 
   BlockValues(const BlockOperand& block, std::int64_t count) : block_(block), count_(count) {
-    const C* values = tenon::cpu::load_block<T, C>(block, count, buffer_);
-    results_ = tenon::cpu::result_block<C, T>(block, buffer_);
+    const C* values = load_lanes<T, C>(block, count, buffer_);
+    results_ = result_lanes<C, T>(block, count, buffer_);
     if (values != results_) std::copy_n(values, count, results_);
   }
   BlockValues(const BlockValues&) = delete;
   BlockValues& operator=(const BlockValues&) = delete;
 
-  Eigen::Map<Eigen::Array<C, Eigen::Dynamic, 1>> values() { return {results_, count_}; }
+  OutputLanes<C> values() { return {results_, whole_lanes(count_)}; }
   void store() { tenon::cpu::store_block<C, T>(block_, count_, results_); }
 
  private:
   BlockOperand block_;
   std::int64_t count_;
   C* results_;
-  alignas(64) C buffer_[kBlock];
+  alignas(kLaneAlignment) C buffer_[kBlock];
 };
 
 template <class T>
@@ -63,7 +62,7 @@ void sgd_momentum_typed(const Tensor& parameter, const Tensor& grad, const Tenso
       parameter.shape(), {parameter, grad, buffer}, [&](std::int64_t count, const auto& blocks) {
         BlockValues<T> p(blocks[0], count);
         BlockValues<T> b(blocks[2], count);
-        Eigen::Array<C, Eigen::Dynamic, 1, 0, kBlock, 1> g =
+        const LanesArray<C> g =
             sign * BlockValues<T>(blocks[1], count).values() + decay * p.values();
         if (step.first) {
           b.values() = g;
@@ -99,8 +98,7 @@ void adam_typed(const Tensor& parameter, const Tensor& grad, const Tensor& m, co
         BlockValues<T> p(blocks[0], n);
         BlockValues<T> first(blocks[2], n);
         BlockValues<T> second(blocks[3], n);
-        Eigen::Array<C, Eigen::Dynamic, 1, 0, kBlock, 1> g =
-            sign * BlockValues<T>(blocks[1], n).values() + added * p.values();
+        const LanesArray<C> g = sign * BlockValues<T>(blocks[1], n).values() + added * p.values();
         first.values() += (g - first.values()) * mean_share;
         second.values() = second.values() * beta2 + square_share * g.square();
         p.values() = p.values() * kept -

@@ -54,4 +54,9 @@ void conv_transpose2d_epilogue_backward(const Tensor& x, const Tensor& weight, c
   });
 }
 
+bool backward_keeps_images_whole(const Shape& x, const Shape& weight, const Shape& y,
+                                 const ConvTranspose2dOptions& options) {
+  return BackwardTiles(TransposedPlan(x, weight, y, options)).whole();
+}
+
 }  // namespace tenon::ops::cpu

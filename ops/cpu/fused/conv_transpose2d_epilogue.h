@@ -20,4 +20,9 @@ void conv_transpose2d_epilogue_backward(const Tensor& x, const Tensor& weight, c
                                         const Epilogue& epilogue, const Tensor& grad_x,
                                         const Tensor& grad_weight, const Tensor& grad_bias);
 
+/// Whether that backward computes y of whole images at a time, for which it need not pack x; by the
+/// shapes of x, weight and y.
+bool backward_keeps_images_whole(const Shape& x, const Shape& weight, const Shape& y,
+                                 const ConvTranspose2dOptions& options);
+
 }  // namespace tenon::ops::cpu

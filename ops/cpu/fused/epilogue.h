@@ -3,10 +3,13 @@
 // chain needs no other kernel.
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 
+#include "tenon/ops/cpu/array_math.h"
+#include "tenon/ops/cpu/lanes.h"
 #include "tenon/ops/fused/conv_transpose2d_epilogue.h"
 
 namespace tenon::ops::cpu {
@@ -21,15 +24,16 @@ class MishClampScale {
   explicit MishClampScale(const Epilogue& epilogue)
       : mish_(epilogue.mish),
         clamps_(epilogue.clamps()),
-        at_bounds_(epilogue.gradient_at_bounds),
         add_(static_cast<T>(epilogue.add)),
         min_(static_cast<T>(epilogue.min)),
         max_(static_cast<T>(epilogue.max)),
-        scale_(static_cast<T>(epilogue.scale)) {}
+        scale_(static_cast<T>(epilogue.scale)),
+        first_inside_(epilogue.gradient_at_bounds ? min_ : std::nextafter(min_, kInfinity)),
+        last_inside_(epilogue.gradient_at_bounds ? max_ : std::nextafter(max_, -kInfinity)) {}
 
   /// Replaces `count` values y by z.
   void apply(T* values, std::int64_t count) const {
-    alignas(64) T powers[kRun];
+    alignas(kLaneAlignment) T powers[kRun];
     for (std::int64_t first = 0; first < count; first += kRun) {
       const std::int64_t run = std::min(kRun, count - first);
       T* y = values + first;
@@ -40,70 +44,86 @@ class MishClampScale {
           y[i] = y[i] * (n / (n + T(2)));
         }
       }
-      for (std::int64_t i = 0; i < run; ++i) y[i] = bounded(y[i] + add_) * scale_;
+      // Copies, so that the loop vectorises: what it writes could be the members.
+      const T add = add_, min = min_, max = max_, scale = scale_;
+      for (std::int64_t i = 0; i < run; ++i) {
+        const T value = y[i] + add;
+        const T raised = value < min ? min : value;
+        y[i] = (raised > max ? max : raised) * scale;
+      }
     }
   }
 
   /// Replaces `count` gradients of z by those of y, given the values y.
   void gradient(const T* values, T* gradients, std::int64_t count) const {
-    alignas(64) T powers[kRun];
-    alignas(64) T activated[kRun];
+    alignas(kLaneAlignment) T slopes[kRun];
+    T activated[kRun];
     for (std::int64_t first = 0; first < count; first += kRun) {
       const std::int64_t run = std::min(kRun, count - first);
       const T* y = values + first;
       T* g = gradients + first;
-      if (!mish_) {
-        for (std::int64_t i = 0; i < run; ++i) g[i] = passed(y[i] + add_, g[i] * scale_);
-        continue;
-      }
-      exponentials(y, run, powers);
-      for (std::int64_t i = 0; i < run; ++i) {
-        const T e = powers[i];
-        const T n = e * (e + T(2));
-        const T gate = n / (n + T(2));
-        // Above 20 the slope of the gate is below the last digit; zero makes mish'(∞) the NaN that
-        // PyTorch has there.
-        const T slope = T(4) * e * (e + T(1)) / ((n + T(2)) * (n + T(2)));
-        activated[i] = y[i] * gate;
-        powers[i] = gate + y[i] * (y[i] >= T(20) ? T(0) : slope);
-      }
-      // `activated` is rounded as in `apply`, so that both see the same side of a bound.
-      for (std::int64_t i = 0; i < run; ++i) {
-        g[i] = passed(activated[i] + add_, g[i] * scale_) * powers[i];
-      }
+      if (mish_) mish_with_slopes(y, run, activated, slopes);
+      pass_clamp(mish_ ? activated : y, run, g);
+      for (std::int64_t i = 0; mish_ && i < run; ++i) g[i] *= slopes[i];
     }
   }
 
  private:
   static constexpr std::int64_t kRun = 256;
+  static_assert(kRun % kLanes == 0);
 
-  /// exp(min(y, 20)), as the square of a number that stays in the range of Eigen's exp. `powers` is
-  /// aligned to 64 bytes: elements before an aligned address would go through std::exp, which rounds
-  /// otherwise, and the result would depend on where the buffer happens to lie.
+  /// exp(min(y, 20)) of `count` values; `powers` is aligned and has room for a multiple of kLanes.
+  /// The backward meets the values at other places than the forward and must find them on the same
+  /// side of a bound.
   static void exponentials(const T* y, std::int64_t count, T* powers) {
-    using Array = Eigen::Array<T, Eigen::Dynamic, 1>;
-    const Eigen::Map<const Array> values(y, count);
-    Eigen::Map<Array, Eigen::Aligned64>(powers, count) = (values.min(T(20)) * T(0.5)).exp().square();
+    const std::int64_t whole = count - count % kLanes;
+    OutputLanes<T>(powers, whole) = exponential(InputLanes<T>(y, whole).min(T(20)));
+    if (whole == count) return;
+    T last[kLanes] = {};
+    std::copy(y + whole, y + count, last);
+    OutputLanes<T>(powers + whole, kLanes) = exponential(InputLanes<T>(last, kLanes).min(T(20)));
   }
 
-  T bounded(T value) const {
-    const T raised = value < min_ ? min_ : value;
-    return raised > max_ ? max_ : raised;
+  /// mish(y), rounded as in `apply`, so that both see the same side of a bound, and mish'(y).
+  static void mish_with_slopes(const T* y, std::int64_t count, T* activated, T* slopes) {
+    exponentials(y, count, slopes);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const T e = slopes[i];
+      const T n = e * (e + T(2));
+      const T gate = n / (n + T(2));
+      // Above 20 the slope of the gate is below the last digit; zero makes mish'(∞) the NaN that
+      // PyTorch has there.
+      const T slope = T(4) * e * (e + T(1)) / ((n + T(2)) * (n + T(2)));
+      activated[i] = y[i] * gate;
+      slopes[i] = gate + y[i] * (y[i] >= T(20) ? T(0) : slope);
+    }
   }
 
-  /// The gradient behind the clamp, whose argument is `value`.
-  T passed(T value, T gradient) const {
-    const bool inside = at_bounds_ ? value >= min_ && value <= max_ : value > min_ && value < max_;
-    return inside || !clamps_ ? gradient : T(0);
+  /// Gradients of z become those of the clamp's argument, which is activated + add.
+  void pass_clamp(const T* activated, std::int64_t count, T* gradients) const {
+    // Copies, so that the loops vectorise: what they write could be the members.
+    const T add = add_, scale = scale_, first = first_inside_, last = last_inside_;
+    if (!clamps_) {
+      for (std::int64_t i = 0; i < count; ++i) gradients[i] *= scale;
+      return;
+    }
+    for (std::int64_t i = 0; i < count; ++i) {
+      const T value = activated[i] + add;
+      const T passed = value >= first ? gradients[i] * scale : T(0);
+      gradients[i] = value <= last ? passed : T(0);
+    }
   }
+
+  static constexpr T kInfinity = std::numeric_limits<T>::infinity();
 
   bool mish_;
   bool clamps_;
-  bool at_bounds_;
   T add_;
   T min_;
   T max_;
   T scale_;
+  T first_inside_;  // the values between which the clamp passes a gradient, both included
+  T last_inside_;
 };
 
 }  // namespace tenon::ops::cpu

@@ -1,103 +1,24 @@
 // The backward of a transposed convolution with an epilogue, tile by tile.
 //
-// A tile is a rectangle of positions of x, of one image and group. The outputs that these positions
-// reach, a rectangle with a border that neighbouring tiles compute too, get y again and from it dy,
-// the gradient of y; where the tile is the whole image, without packing x. Its columns [(output
-// channel, tap), position] then serve both products: dx = weight·columns, which no other tile
-// touches, and dw += x·columnsᵀ.
+// A tile is a rectangle of positions of x, of one image and group, or several whole images. The
+// outputs that these positions reach, a rectangle with a border that neighbouring tiles compute
+// too, get y again and from it dy, the gradient of y; for whole images without packing x into
+// columns. dy's columns [(output channel, tap), position] then serve both products: dx =
+// weight·columns, which no other tile touches, and dw += x·columnsᵀ. In y and dy the columns of one
+// phase of the stride lie side by side, so that neighbours of x reach neighbours there.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
+#include "tenon/core/cpu/sum.h"
 #include "tenon/core/parallel.h"
 #include "tenon/ops/cpu/conv_transpose_tiles.h"
+#include "tenon/ops/cpu/fused/backward_tiles.h"
 #include "tenon/ops/cpu/ordered_commit.h"
 
 namespace tenon::ops::cpu {
-
-/// One axis of a tile of x: its positions, the outputs they reach, and the outputs that count as
-/// this tile's, so that each output of the axis is one tile's own.
-struct BackwardSpan {
-  std::int64_t begin, end;         // positions of x
-  std::int64_t low, high;          // outputs reached or owned
-  std::int64_t own_low, own_high;  // outputs owned
-
-  BackwardSpan(const PhaseAxis& axis, std::int64_t first, std::int64_t size)
-      : begin(first),
-        end(std::min(first + size, axis.input)),
-        own_low(first == 0 ? 0 : inside(axis, begin * axis.stride - axis.padding)),
-        own_high(end == axis.input ? axis.output : inside(axis, end * axis.stride - axis.padding)) {
-    const std::int64_t last =
-        (end - 1) * axis.stride - axis.padding + (axis.kernel - 1) * axis.dilation;
-    low = std::min(own_low, inside(axis, begin * axis.stride - axis.padding));
-    high = std::max(own_high, inside(axis, last + 1));
-  }
-
-  static std::int64_t inside(const PhaseAxis& axis, std::int64_t output) {
-    return std::clamp<std::int64_t>(output, 0, axis.output);
-  }
-  std::int64_t size() const { return end - begin; }
-  std::int64_t outputs() const { return high - low; }
-
-  /// The positions q of `phase` whose outputs lie in [low, high): the first, and how many.
-  std::int64_t first_position(std::int64_t phase, std::int64_t stride) const {
-    return low > phase ? (low - phase + stride - 1) / stride : 0;
-  }
-  std::int64_t position_count(std::int64_t phase, std::int64_t stride) const {
-    const std::int64_t end_position = high > phase ? (high - phase + stride - 1) / stride : 0;
-    return std::max<std::int64_t>(0, end_position - first_position(phase, stride));
-  }
-};
-
-/// How x is cut into tiles, and how large the buffers of a tile must be.
-struct BackwardTiles {
-  std::int64_t rows, columns;            // of x in a tile
-  std::int64_t row_tiles, column_tiles;  // of an image
-  std::int64_t depth;                    // output channels times taps
-  std::int64_t max_outputs = 0;          // of a tile's rectangle
-  std::int64_t max_phase_outputs = 0;    // of one phase
-
-  explicit BackwardTiles(const TransposedPlan& plan)
-      : depth(plan.out_channels * plan.kernel.h * plan.kernel.w) {
-    // Elements for each position of x: the larger columns, y and dy with its copy, x.
-    const std::int64_t outputs =
-        plan.out_channels * std::max<std::int64_t>(plan.stride.h * plan.stride.w + 2,
-                                                   2 * plan.stride.h * plan.stride.w);
-    const std::int64_t each = std::max(depth, plan.max_depth) + outputs + plan.in_channels;
-    const std::int64_t positions =
-        std::clamp<std::int64_t>(kTileElements / each, kMinPositions, kMaxPositions);
-    column_tiles = ceil_divide(plan.columns.input, positions);
-    columns = ceil_divide(plan.columns.input, column_tiles);
-    row_tiles = ceil_divide(plan.rows.input, std::max<std::int64_t>(1, positions / columns));
-    rows = ceil_divide(plan.rows.input, row_tiles);
-    row_tiles = ceil_divide(plan.rows.input, rows);
-    column_tiles = ceil_divide(plan.columns.input, columns);
-    for (std::int64_t index = 0; index < count(); ++index) {
-      const BackwardSpan y = row_span(plan, index);
-      const BackwardSpan x = column_span(plan, index);
-      max_outputs = std::max(max_outputs, y.outputs() * x.outputs());
-      max_phase_outputs = std::max(max_phase_outputs, ceil_divide(y.outputs(), plan.stride.h) *
-                                                          ceil_divide(x.outputs(), plan.stride.w));
-    }
-  }
-
-  std::int64_t count() const { return row_tiles * column_tiles; }
-  BackwardSpan row_span(const TransposedPlan& plan, std::int64_t index) const {
-    return {plan.rows, index / column_tiles * rows, rows};
-  }
-  BackwardSpan column_span(const TransposedPlan& plan, std::int64_t index) const {
-    return {plan.columns, index % column_tiles * columns, columns};
-  }
-
- private:
-  static constexpr std::int64_t kTileElements = 1 << 18;
-  static constexpr std::int64_t kMinPositions = 16;
-  static constexpr std::int64_t kMaxPositions = 4096;
-
-  static std::int64_t ceil_divide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-};
 
 /// What the backward reads and writes; `bias` and the gradients may be null.
 template <class T>
@@ -133,8 +54,8 @@ class EpilogueBackward {
     const Scratch<Compute> bias_sum(data_.grad_bias != nullptr ? bias_count() : 0);
     weight_sum.fill_zero();
     bias_sum.fill_zero();
-    const std::int64_t items = plan_.batch * tiles_.count();  // of one group
-    const std::int64_t grain = images_per_chunk(items, tiles_.rows * tiles_.columns);
+    const std::int64_t items = tiles_.items(plan_.batch);  // of one group
+    const std::int64_t grain = images_per_chunk(items, tiles_.positions());
     const std::int64_t chunks = (items + grain - 1) / grain;
     OrderedCommit commit;
     parallel_for(0, plan_.groups * chunks, 1, [&](std::int64_t chunk, std::int64_t) {
@@ -167,17 +88,28 @@ class EpilogueBackward {
   /// A thread's buffers for one tile.
   struct Buffers {
     Buffers(const TransposedPlan& plan, const BackwardTiles& tiles)
-        : columns(std::max(tiles.count() == 1 ? 0 : plan.max_depth * tiles.max_phase_outputs,
-                           tiles.depth * tiles.rows * tiles.columns)),
-          y(plan.out_channels * (tiles.count() == 1 ? tiles.max_outputs : tiles.max_phase_outputs)),
-          grad(tiles.count() == 1 ? 0 : plan.out_channels * tiles.max_phase_outputs),
-          dy(plan.out_channels * tiles.max_outputs),
-          x(plan.in_channels * tiles.rows * tiles.columns) {}
+        : columns(std::max(tiles.whole() ? 0 : plan.max_depth * tiles.max_phase_outputs,
+                           tiles.depth * tiles.positions())),
+          y(plan.out_channels *
+            (tiles.whole() ? tiles.images * tiles.max_outputs : tiles.max_phase_outputs)),
+          grad(tiles.whole() ? 0 : plan.out_channels * tiles.max_phase_outputs),
+          dy(plan.out_channels * tiles.images * tiles.max_outputs),
+          x(plan.in_channels * tiles.positions()) {}
     Scratch<Compute> columns;
-    Scratch<Compute> y;     // of one phase, or of the image where that is the tile
+    Scratch<Compute> y;     // of one phase, or of the images where they are the tile
     Scratch<Compute> grad;  // of one phase
-    Scratch<Compute> dy;    // [output channel, outputs of the tile]
-    Scratch<Compute> x;     // the tile of x, then of its gradient
+    Scratch<Compute> dy;    // [image, output channel, outputs of the tile]
+    Scratch<Compute> x;     // [channel, image, position] of the tile, then of its gradient
+  };
+
+  /// What a tile covers.
+  struct Item {
+    std::int64_t group;
+    std::int64_t image, images;
+    BackwardSpan rows, columns;
+
+    std::int64_t image_positions() const { return rows.size() * columns.size(); }
+    std::int64_t positions() const { return images * image_positions(); }
   };
 
   std::int64_t weight_count() const { return plan_.groups * plan_.group_weights(); }
@@ -191,85 +123,150 @@ class EpilogueBackward {
     for (std::int64_t i = 0; i < sum.size(); ++i) target[i] = static_cast<T>(sum.data()[i]);
   }
 
+  Item item(std::int64_t group, std::int64_t index) const {
+    const std::int64_t image = index / tiles_.count() * tiles_.images;
+    return {group, image, std::min(tiles_.images, plan_.batch - image),
+            tiles_.row_span(plan_, index % tiles_.count()),
+            tiles_.column_span(plan_, index % tiles_.count())};
+  }
+
+  /// Number i of the tile's images, counted over batch and groups.
+  std::int64_t slice(const Item& item, std::int64_t i) const {
+    return (item.image + i) * plan_.groups + item.group;
+  }
+
+  /// True where x and its gradient are used where they lie, not in a buffer.
+  bool reads_x(const Item& item) const {
+    return std::is_same_v<T, Compute> && tiles_.whole() && item.images == 1;
+  }
+
   void run_items(std::int64_t group, std::int64_t first, std::int64_t last,
                  const Sums& sums) const {
     const Buffers buffers(plan_, tiles_);
-    for (std::int64_t item = first; item < last; ++item) {
-      const std::int64_t slice = item / tiles_.count() * plan_.groups + group;
-      const BackwardSpan rows = tiles_.row_span(plan_, item % tiles_.count());
-      const BackwardSpan columns = tiles_.column_span(plan_, item % tiles_.count());
-      if (tiles_.count() == 1) {
-        compute_dy_of_image(group, slice, rows.size() * columns.size(), buffers);
+    for (std::int64_t index = first; index < last; ++index) {
+      const Item tile = item(group, index);
+      const bool wants_x = tiles_.whole() || data_.grad_weight != nullptr;
+      if (wants_x && !reads_x(tile)) pack_x(tile, buffers.x.data());
+      if (tiles_.whole()) {
+        compute_dy_of_images(tile, buffers);
       } else {
-        for (const Phase& phase : plan_.phases) {
-          compute_dy(group, slice, phase, rows, columns, buffers);
-        }
+        for (const Phase& phase : plan_.phases) compute_dy(tile, phase, buffers);
       }
-      if (data_.grad_bias != nullptr) sum_bias(rows, columns, buffers, sums.bias.data());
+      if (data_.grad_bias != nullptr) sum_bias(tile, buffers, sums.bias.data());
       if (data_.grad_x == nullptr && data_.grad_weight == nullptr) continue;
-      pack_dy(rows, columns, buffers);
+      for (std::int64_t i = 0; i < tile.images; ++i) pack_dy(tile, i, buffers);
       if (data_.grad_weight != nullptr) {
-        add_grad_weight(slice, rows, columns, buffers, sums.weights.data());
+        gemm<Compute>(plan_.in_channels, tiles_.depth, tile.positions(), x_of(tile, buffers),
+                      {buffers.columns.data(), 1, tile.positions()}, sums.weights.data(),
+                      tiles_.depth, true);
       }
-      if (data_.grad_x != nullptr) store_grad_x(group, slice, rows, columns, buffers);
+      if (data_.grad_x != nullptr) store_grad_x(tile, buffers);
     }
   }
 
-  /// dy of a whole image, which needs no columns of x: weightᵀ·x gives the products of each tap,
-  /// and these are added to the outputs that they belong to.
-  void compute_dy_of_image(std::int64_t group, std::int64_t slice, std::int64_t count,
-                           const Buffers& buffers) const {
-    const T* image = data_.x + slice * plan_.input_size();
-    MatrixView<const Compute> x{buffers.x.data(), count, 1};
+  /// x [channel, position] of a tile.
+  MatrixView<const Compute> x_of(const Item& item, const Buffers& buffers) const {
     if constexpr (std::is_same_v<T, Compute>) {
-      x.data = image;
-    } else {
-      gather_row(image, plan_.input_size(), 0, 1, plan_.input_size(), buffers.x.data());
+      if (reads_x(item)) {
+        return {data_.x + slice(item, 0) * plan_.input_size(), item.positions(), 1};
+      }
     }
-    gemm<Compute>(tiles_.depth, count, plan_.in_channels,
-                  {weights_ + group * plan_.group_weights(), 1, tiles_.depth}, x,
-                  buffers.columns.data(), count, false);
-    const std::int64_t outputs = plan_.rows.output * plan_.columns.output;
-    const Compute* bias = operands_.bias(plan_, group);
-    const Compute* products = buffers.columns.data();
-    for (std::int64_t c = 0; c < plan_.out_channels; ++c) {
-      Compute* y = buffers.y.data() + c * outputs;
-      std::fill_n(y, outputs, bias[c]);
-      for (std::int64_t ky = 0; ky < plan_.kernel.h; ++ky) {
-        for (std::int64_t kx = 0; kx < plan_.kernel.w; ++kx) {
-          add_products(products, ky, kx, y);
-          products += count;
+    return {buffers.x.data(), item.positions(), 1};
+  }
+
+  /// Calls `visit(offset, count, target)` for every run of the tile's positions: `count` elements
+  /// of x from `offset`, and their place in [channel, image, position].
+  template <class Visitor>
+  void for_each_run_of_x(const Item& item, Visitor&& visit) const {
+    const std::int64_t width = plan_.columns.input;
+    // Rows of whole images are one run.
+    const std::int64_t runs = tiles_.whole() ? 1 : item.rows.size();
+    const std::int64_t count = item.image_positions() / runs;
+    std::int64_t target = 0;
+    for (std::int64_t c = 0; c < plan_.in_channels; ++c) {
+      for (std::int64_t i = 0; i < item.images; ++i) {
+        const std::int64_t plane =
+            slice(item, i) * plan_.input_size() + c * plan_.rows.input * width;
+        for (std::int64_t r = 0; r < runs; ++r, target += count) {
+          visit(plane + (item.rows.begin + r) * width + item.columns.begin, count, target);
         }
       }
     }
-    const T* grad_out = data_.grad_out + slice * plan_.output_size();
-    std::transform(grad_out, grad_out + plan_.output_size(), buffers.dy.data(),
-                   [](T value) { return static_cast<Compute>(value); });
-    epilogue_.gradient(buffers.y.data(), buffers.dy.data(), plan_.output_size());
+  }
+
+  void pack_x(const Item& item, Compute* target) const {
+    for_each_run_of_x(item, [&](std::int64_t offset, std::int64_t count, std::int64_t place) {
+      std::transform(data_.x + offset, data_.x + offset + count, target + place,
+                     [](T value) { return static_cast<Compute>(value); });
+    });
+  }
+
+  /// dy of whole images, which needs no columns of x: weightᵀ·x gives the products of each tap, and
+  /// these are added to the outputs that they belong to.
+  void compute_dy_of_images(const Item& item, const Buffers& buffers) const {
+    gemm<Compute>(tiles_.depth, item.positions(), plan_.in_channels,
+                  {weights_ + item.group * plan_.group_weights(), 1, tiles_.depth},
+                  x_of(item, buffers), buffers.columns.data(), item.positions(), false);
+    const std::int64_t outputs = plan_.rows.output * plan_.columns.output;
+    const Compute* bias = operands_.bias(plan_, item.group);
+    for (std::int64_t i = 0; i < item.images; ++i) {
+      const Compute* products = buffers.columns.data() + i * item.image_positions();
+      for (std::int64_t c = 0; c < plan_.out_channels; ++c) {
+        Compute* y = buffers.y.data() + (i * plan_.out_channels + c) * outputs;
+        std::fill_n(y, outputs, bias[c]);
+        for (std::int64_t ky = 0; ky < plan_.kernel.h; ++ky) {
+          for (std::int64_t kx = 0; kx < plan_.kernel.w; ++kx) {
+            add_products(products, ky, kx, y);
+            products += item.positions();
+          }
+        }
+      }
+      split_rows(data_.grad_out + slice(item, i) * plan_.output_size(),
+                 buffers.dy.data() + i * plan_.output_size());
+    }
+    epilogue_.gradient(buffers.y.data(), buffers.dy.data(), item.images * plan_.output_size());
+  }
+
+  /// The rows of one image and group of the gradient.
+  void split_rows(const T* source, Compute* target) const {
+    const std::int64_t step = plan_.stride.w;
+    const SplitRow row{plan_.columns.output, step};
+    for (std::int64_t r = 0; r < plan_.out_channels * plan_.rows.output; ++r) {
+      for (std::int64_t phase = 0; phase < step; ++phase) {
+        const std::int64_t count = row.count(phase);
+        for (std::int64_t i = 0; i < count; ++i) {
+          target[i] = static_cast<Compute>(source[phase + i * step]);
+        }
+        target += count;
+      }
+      source += row.outputs;
+    }
   }
 
   /// Adds the products [H, W] of tap (ky, kx) to the plane y.
   void add_products(const Compute* products, std::int64_t ky, std::int64_t kx, Compute* y) const {
     const PhaseAxis& columns = plan_.columns;
-    const std::int64_t step = columns.stride;
-    const std::int64_t first = kx * columns.dilation - columns.padding;
-    const InsideRange inside(columns.output, first, step, columns.input);
+    const SplitRow row{columns.output, columns.stride};
+    const std::int64_t column = kx * columns.dilation - columns.padding;
+    const std::int64_t phase = row.phase(column);
+    const std::int64_t place = row.place(column);
+    const InsideRange inside(row.count(phase), place, 1, columns.input);
+    const std::int64_t first = row.begin(phase) + place + inside.begin;
+    const std::int64_t count = inside.end - inside.begin;
     for (std::int64_t iy = 0; iy < plan_.rows.input; ++iy) {
       const std::int64_t oy =
           iy * plan_.rows.stride + ky * plan_.rows.dilation - plan_.rows.padding;
       if (oy < 0 || oy >= plan_.rows.output) continue;
-      const Compute* source = products + iy * columns.input;
-      Compute* target = y + oy * columns.output;
-      for (std::int64_t i = inside.begin; i < inside.end; ++i) {
-        target[first + i * step] += source[i];
-      }
+      const Compute* source = products + iy * columns.input + inside.begin;
+      Compute* target = y + oy * columns.output + first;
+      for (std::int64_t i = 0; i < count; ++i) target[i] += source[i];
     }
   }
 
   /// The part of dy that belongs to one phase.
-  void compute_dy(std::int64_t group, std::int64_t slice, const Phase& phase,
-                  const BackwardSpan& rows, const BackwardSpan& columns,
-                  const Buffers& buffers) const {
+  void compute_dy(const Item& item, const Phase& phase, const Buffers& buffers) const {
+    const BackwardSpan& rows = item.rows;
+    const BackwardSpan& columns = item.columns;
     const Tile tile{rows.first_position(phase.row, plan_.stride.h),
                     rows.position_count(phase.row, plan_.stride.h),
                     columns.first_position(phase.column, plan_.stride.w),
@@ -277,10 +274,11 @@ class EpilogueBackward {
     const std::int64_t count = tile.count();
     if (count == 0) return;
     const std::int64_t step = plan_.stride.w;
-    pack_columns(plan_, phase, tile, data_.x + slice * plan_.input_size(), buffers.columns.data());
-    convolve_tile<T>(plan_, operands_, group, phase, count, buffers.columns.data(),
+    pack_columns(plan_, phase, tile, data_.x + slice(item, 0) * plan_.input_size(),
+                 buffers.columns.data());
+    convolve_tile<T>(plan_, operands_, item.group, phase, count, buffers.columns.data(),
                      buffers.y.data());
-    const T* grad_out = data_.grad_out + slice * plan_.output_size();
+    const T* grad_out = data_.grad_out + slice(item, 0) * plan_.output_size();
     for_each_row(
         phase, tile,
         [&](Compute* values, std::int64_t c, std::int64_t oy, std::int64_t ox) {
@@ -291,13 +289,14 @@ class EpilogueBackward {
         },
         buffers);
     epilogue_.gradient(buffers.y.data(), buffers.grad.data(), plan_.out_channels * count);
+    const SplitRow row{columns.outputs(), step};
     for_each_row(
         phase, tile,
         [&](const Compute* values, std::int64_t c, std::int64_t oy, std::int64_t ox) {
-          Compute* target = buffers.dy.data() +
-                            (c * rows.outputs() + oy - rows.low) * columns.outputs() + ox -
-                            columns.low;
-          for (std::int64_t i = 0; i < tile.columns; ++i) target[i * step] = values[i];
+          const std::int64_t column = ox - columns.low;
+          std::copy_n(values, tile.columns,
+                      buffers.dy.data() + (c * rows.outputs() + oy - rows.low) * columns.outputs() +
+                          row.begin(row.phase(column)) + row.place(column));
         },
         buffers);
   }
@@ -314,97 +313,81 @@ class EpilogueBackward {
     }
   }
 
-  void sum_bias(const BackwardSpan& rows, const BackwardSpan& columns, const Buffers& buffers,
-                Compute* sums) const {
-    using Array = Eigen::Array<Compute, Eigen::Dynamic, 1>;
-    for (std::int64_t c = 0; c < plan_.out_channels; ++c) {
-      Compute sum{};
-      for (std::int64_t oy = rows.own_low; oy < rows.own_high; ++oy) {
-        const Compute* row = buffers.dy.data() +
-                             (c * rows.outputs() + oy - rows.low) * columns.outputs() +
-                             columns.own_low - columns.low;
-        sum += Eigen::Map<const Array>(row, columns.own_high - columns.own_low).sum();
+  void sum_bias(const Item& item, const Buffers& buffers, Compute* sums) const {
+    const BackwardSpan& rows = item.rows;
+    const std::int64_t outputs = rows.outputs() * item.columns.outputs();
+    for (std::int64_t i = 0; i < item.images; ++i) {
+      for (std::int64_t c = 0; c < plan_.out_channels; ++c) {
+        const Compute* plane = buffers.dy.data() + (i * plan_.out_channels + c) * outputs;
+        sums[c] +=
+            tiles_.whole() ? tenon::cpu::sum_neighbours(plane, outputs) : sum_owned(item, plane);
       }
-      sums[c] += sum;
     }
   }
 
-  /// columns[(c, ky, kx), position] = the element of dy that x's position reaches by that tap.
-  void pack_dy(const BackwardSpan& rows, const BackwardSpan& columns,
-               const Buffers& buffers) const {
-    Compute* target = buffers.columns.data();
-    for (std::int64_t c = 0; c < plan_.out_channels; ++c) {
-      const Compute* plane = buffers.dy.data() + c * rows.outputs() * columns.outputs();
+  /// The sum of those outputs of a tile that are its own.
+  Compute sum_owned(const Item& item, const Compute* plane) const {
+    const BackwardSpan& columns = item.columns;
+    const SplitRow row{columns.outputs(), plan_.stride.w};
+    const SplitRow before{columns.own_low - columns.low, row.stride};
+    const SplitRow owned{columns.own_high - columns.low, row.stride};
+    Compute sum{};
+    for (std::int64_t oy = item.rows.own_low; oy < item.rows.own_high; ++oy) {
+      const Compute* values = plane + (oy - item.rows.low) * row.outputs;
+      for (std::int64_t phase = 0; phase < row.stride; ++phase) {
+        const std::int64_t first = before.count(phase);
+        sum += tenon::cpu::sum_neighbours(values + row.begin(phase) + first,
+                                          owned.count(phase) - first);
+      }
+    }
+    return sum;
+  }
+
+  /// Of number i of the tile's images: columns[(c, ky, kx), position] = the element of dy that x's
+  /// position reaches by that tap.
+  void pack_dy(const Item& item, std::int64_t i, const Buffers& buffers) const {
+    const BackwardSpan& rows = item.rows;
+    const BackwardSpan& columns = item.columns;
+    const SplitRow row{columns.outputs(), plan_.stride.w};
+    const std::int64_t outputs = rows.outputs() * row.outputs;
+    const Compute* plane = buffers.dy.data() + i * plan_.out_channels * outputs;
+    Compute* tap = buffers.columns.data() + i * item.image_positions();
+    for (std::int64_t c = 0; c < plan_.out_channels; ++c, plane += outputs) {
       for (std::int64_t ky = 0; ky < plan_.kernel.h; ++ky) {
-        for (std::int64_t kx = 0; kx < plan_.kernel.w; ++kx) {
+        for (std::int64_t kx = 0; kx < plan_.kernel.w; ++kx, tap += item.positions()) {
           const std::int64_t ox = columns.begin * plan_.stride.w - plan_.columns.padding +
                                   kx * plan_.columns.dilation - columns.low;
-          for (std::int64_t iy = rows.begin; iy < rows.end; ++iy) {
+          const std::int64_t phase = row.phase(ox);
+          Compute* target = tap;
+          for (std::int64_t iy = rows.begin; iy < rows.end; ++iy, target += columns.size()) {
             const std::int64_t oy =
                 iy * plan_.stride.h - plan_.rows.padding + ky * plan_.rows.dilation - rows.low;
             if (oy >= 0 && oy < rows.outputs()) {
-              gather_row(plane + oy * columns.outputs(), columns.outputs(), ox, plan_.stride.w,
-                         columns.size(), target);
+              gather_row(plane + oy * row.outputs + row.begin(phase), row.count(phase),
+                         row.place(ox), 1, columns.size(), target);
             } else {
               std::fill_n(target, columns.size(), Compute{});
             }
-            target += columns.size();
           }
         }
       }
     }
   }
 
-  void add_grad_weight(std::int64_t slice, const BackwardSpan& rows, const BackwardSpan& columns,
-                       const Buffers& buffers, Compute* sums) const {
-    const std::int64_t count = rows.size() * columns.size();
-    const std::int64_t width = plan_.columns.input;
+  void store_grad_x(const Item& item, const Buffers& buffers) const {
+    const std::int64_t count = item.positions();
+    Compute* result = buffers.x.data();
     if constexpr (std::is_same_v<T, Compute>) {
-      if (tiles_.count() == 1) {
-        gemm<Compute>(plan_.in_channels, tiles_.depth, count,
-                      {data_.x + slice * plan_.input_size(), count, 1},
-                      {buffers.columns.data(), 1, count}, sums, tiles_.depth, true);
-        return;
-      }
+      if (reads_x(item)) result = data_.grad_x + slice(item, 0) * plan_.input_size();
     }
-    Compute* target = buffers.x.data();
-    for (std::int64_t c = 0; c < plan_.in_channels; ++c) {
-      const T* plane = data_.x + slice * plan_.input_size() + c * plan_.rows.input * width;
-      for (std::int64_t iy = rows.begin; iy < rows.end; ++iy) {
-        gather_row(plane + iy * width, width, columns.begin, 1, columns.size(), target);
-        target += columns.size();
-      }
-    }
-    gemm<Compute>(plan_.in_channels, tiles_.depth, count, {buffers.x.data(), count, 1},
-                  {buffers.columns.data(), 1, count}, sums, tiles_.depth, true);
-  }
-
-  void store_grad_x(std::int64_t group, std::int64_t slice, const BackwardSpan& rows,
-                    const BackwardSpan& columns, const Buffers& buffers) const {
-    const std::int64_t count = rows.size() * columns.size();
-    const MatrixView<const Compute> weights{weights_ + group * plan_.group_weights(), tiles_.depth,
-                                            1};
-    const MatrixView<const Compute> right{buffers.columns.data(), count, 1};
-    if constexpr (std::is_same_v<T, Compute>) {
-      if (tiles_.count() == 1) {
-        gemm<Compute>(plan_.in_channels, count, tiles_.depth, weights, right,
-                      data_.grad_x + slice * plan_.input_size(), count, false);
-        return;
-      }
-    }
-    gemm<Compute>(plan_.in_channels, count, tiles_.depth, weights, right, buffers.x.data(), count,
-                  false);
-    const Compute* source = buffers.x.data();
-    for (std::int64_t c = 0; c < plan_.in_channels; ++c) {
-      T* plane =
-          data_.grad_x + slice * plan_.input_size() + c * plan_.rows.input * plan_.columns.input;
-      for (std::int64_t iy = rows.begin; iy < rows.end; ++iy) {
-        std::transform(source, source + columns.size(),
-                       plane + iy * plan_.columns.input + columns.begin,
-                       [](Compute value) { return static_cast<T>(value); });
-        source += columns.size();
-      }
-    }
+    gemm<Compute>(plan_.in_channels, count, tiles_.depth,
+                  {weights_ + item.group * plan_.group_weights(), tiles_.depth, 1},
+                  {buffers.columns.data(), count, 1}, result, count, false);
+    if (reads_x(item)) return;
+    for_each_run_of_x(item, [&](std::int64_t offset, std::int64_t run, std::int64_t place) {
+      std::transform(result + place, result + place + run, data_.grad_x + offset,
+                     [](Compute value) { return static_cast<T>(value); });
+    });
   }
 
   const TransposedPlan& plan_;
