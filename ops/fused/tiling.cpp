@@ -1,0 +1,95 @@
+#include "tenon/ops/fused/tiling.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "tenon/core/shape.h"
+
+namespace tenon::ops {
+namespace {
+
+int int_of(std::int64_t value) { return static_cast<int>(value); }
+
+/// The number, or the largest int: a count that no int holds must not be taken for a small one.
+int saturated(std::int64_t value) {
+  return int_of(std::min<std::int64_t>(value, std::numeric_limits<int>::max()));
+}
+
+int tiles_for(std::int64_t count, int size) { return int_of((count + size - 1) / size); }
+
+/// Appends a set's taps.
+void append_taps(Tiling& tiling, int set, const TapList& list) {
+  TapTable& table = tiling.taps;
+  int count = tiling.first_tap(set);
+  for (int phase = 0, tap = 0; phase < tiling.phases; ++phase) {
+    table.first[set * tiling.phases + phase] = count;
+    for (; tap < list.count && list.taps[tap].phase == phase; ++tap, ++count) {
+      const Tap& t = list.taps[tap];
+      table.window[count] = (t.row_shift - list.first_row_shift) * tiling.window_columns +
+                            t.column_shift - tiling.first_column;
+      table.kernel[count] = t.kernel;
+    }
+  }
+  table.first[(set + 1) * tiling.phases] = count;
+}
+
+}  // namespace
+
+TransposedShape TransposedShape::of(const Shape& x, const Shape& weight, const Shape& y,
+                                    const ConvTranspose2dOptions& options) {
+  return {
+      .images = saturated(x[0]),
+      .groups = saturated(options.groups),
+      .in_channels = saturated(x[1] / options.groups),
+      .out_channels = saturated(weight[1]),
+      .rows = {x[2], y[2], weight[2], options.stride.h, options.padding.h, options.dilation.h},
+      .columns = {x[3], y[3], weight[3], options.stride.w, options.padding.w, options.dilation.w}};
+}
+
+bool tiling_fits(const TransposedShape& shape) {
+  // Bounds how far a window reaches, and with it the padding that leaves an output.
+  constexpr std::int64_t kMostDilation = std::int64_t{1} << 10;
+  constexpr std::int64_t kMostPlane = std::int64_t{1} << 23;
+  constexpr std::int64_t kMostPlanes = std::numeric_limits<std::int32_t>::max() / 8;
+  const auto axis_fits = [](const PhaseAxis& axis) {
+    return axis.kernel <= 7 && axis.stride <= kMostStride && axis.dilation <= kMostDilation &&
+           axis.output > 0 && axis.input > 0;
+  };
+  const auto planes = [&](int channels) {
+    return std::int64_t{shape.images} * shape.groups * channels;
+  };
+  return axis_fits(shape.rows) && axis_fits(shape.columns) &&
+         shape.rows.output * shape.columns.output <= kMostPlane &&
+         shape.rows.input * shape.columns.input <= kMostPlane && planes(shape.in_channels) > 0 &&
+         planes(shape.out_channels) > 0 && planes(shape.in_channels) <= kMostPlanes &&
+         planes(shape.out_channels) <= kMostPlanes;
+}
+
+Tiling make_tiling(const TransposedShape& shape, const TileShape& tile) {
+  Tiling tiling{};
+  tiling.shape = shape;
+  tiling.tile = tile;
+  tiling.sets = int_of(shape.rows.stride) / tile.row_phases;
+  tiling.phases = tile.row_phases * int_of(shape.columns.stride);
+  tiling.channel_tiles = tiles_for(shape.out_channels, tile.out_channels);
+  // Phase 0 has the most outputs.
+  tiling.row_tiles = tiles_for(shape.rows.output_count(0), tile.rows);
+  tiling.column_tiles = tiles_for(shape.columns.output_count(0), tile.columns);
+  tiling.image_tiles = tiles_for(shape.images, tile.images);
+  tiling.stages = tiles_for(shape.in_channels, tile.in_channels);
+  TapList lists[kMostStride];
+  int row_span = 0;
+  for (int set = 0; set < tiling.sets; ++set) {
+    lists[set] = list_taps(shape.rows, shape.columns, tile.row_phases, set);
+    tiling.first_row[set] = lists[set].first_row_shift;
+    row_span = std::max(row_span, lists[set].last_row_shift - lists[set].first_row_shift);
+  }
+  const WindowColumns columns = window_columns(lists[0], tile.columns, tile.vector);
+  tiling.first_column = columns.first;
+  tiling.window_rows = tile.rows + row_span;
+  tiling.window_columns = columns.count;
+  for (int set = 0; set < tiling.sets; ++set) append_taps(tiling, set, lists[set]);
+  return tiling;
+}
+
+}  // namespace tenon::ops

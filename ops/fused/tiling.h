@@ -1,0 +1,181 @@
+// How the fused kernel cuts a transposed convolution into tiles: which outputs a tile holds, which
+// part of x it reads, where in that part each tap of the kernel looks, and in which order the
+// weights are packed. Plain numbers: made on the host once a call and read by the kernel as a
+// parameter, or made by the compiler where a kernel is compiled for one geometry.
+//
+// An output o of an axis is phase + stride·q (ops/fused/phases.h). A tile is a block of
+// images x rows x columns of q with all column phases and one *set* of row phases: one position q
+// of it stands for row_phases·stride.w neighbouring outputs, all of which one window of x feeds.
+#pragma once
+
+#include <cstdint>
+
+#include "tenon/ops/conv.h"
+#include "tenon/ops/fused/phases.h"
+
+namespace tenon::ops {
+
+/// The largest kernel (7 x 7), and what follows from strides up to 4, that the tables hold.
+inline constexpr int kMostTaps = 49;
+inline constexpr int kMostStride = 4;
+
+// ---- taps ------------------------------------------------------------------------------------
+
+/// One tap of the kernel: the phase whose sum it adds to, and the x it reads, relative to q.
+struct Tap {
+  int phase = 0;  ///< row phase within the set · column phases + column phase
+  int row_shift = 0;
+  int column_shift = 0;
+  int kernel = 0;  ///< kernel row · kernel columns + kernel column
+};
+
+/// The taps of a set of row phases, sorted by phase: the order in which their weights are packed.
+struct TapList {
+  Tap taps[kMostTaps];
+  int count = 0;
+  int first_row_shift = 0;
+  int last_row_shift = 0;
+  int first_column_shift = 0;
+  int last_column_shift = 0;
+};
+
+/// The least and greatest x, relative to q, that phases `begin` to `end` read; 0 and 0 for none.
+struct ShiftRange {
+  int first = 0;
+  int last = 0;
+};
+constexpr ShiftRange shifts_of(const PhaseAxis& axis, std::int64_t begin, std::int64_t end) {
+  ShiftRange range;
+  bool any = false;
+  for (std::int64_t phase = begin; phase < end; ++phase) {
+    for (std::int64_t k = axis.first_tap(phase); k < axis.kernel; k += axis.tap_step()) {
+      const int shift = static_cast<int>(axis.tap_shift(phase, k));
+      if (!any || shift < range.first) range.first = shift;
+      if (!any || shift > range.last) range.last = shift;
+      any = true;
+    }
+  }
+  return range;
+}
+
+/// Of row phases set·row_phases and following.
+constexpr TapList list_taps(const PhaseAxis& rows, const PhaseAxis& columns, int row_phases,
+                            int set) {
+  TapList list;
+  const int column_phases = static_cast<int>(columns.stride);
+  const ShiftRange row_range = shifts_of(rows, set * row_phases, (set + 1) * row_phases);
+  const ShiftRange column_range = shifts_of(columns, 0, column_phases);
+  list.first_row_shift = row_range.first;
+  list.last_row_shift = row_range.last;
+  list.first_column_shift = column_range.first;
+  list.last_column_shift = column_range.last;
+  for (int phase = 0; phase < row_phases * column_phases; ++phase) {
+    const int row = set * row_phases + phase / column_phases;
+    const int column = phase % column_phases;
+    for (std::int64_t k = rows.first_tap(row); k < rows.kernel; k += rows.tap_step()) {
+      for (std::int64_t l = columns.first_tap(column); l < columns.kernel;
+           l += columns.tap_step()) {
+        list.taps[list.count++] = {phase, static_cast<int>(rows.tap_shift(row, k)),
+                                   static_cast<int>(columns.tap_shift(column, l)),
+                                   static_cast<int>(k * columns.kernel + l)};
+      }
+    }
+  }
+  return list;
+}
+
+/// The columns of x that a tile's window holds, relative to the tile's first q: whole vectors.
+struct WindowColumns {
+  int first;
+  int count;
+};
+constexpr WindowColumns window_columns(const TapList& list, int columns, int vector) {
+  const int below = ((list.first_column_shift % vector) + vector) % vector;
+  const int first = list.first_column_shift - below;
+  const int needed = columns + list.last_column_shift - first;
+  return {first, (needed + vector - 1) / vector * vector};
+}
+
+// ---- tiles -----------------------------------------------------------------------------------
+
+/// A transposed convolution's sizes: x [images, groups·in_channels, ...] to
+/// y [images, groups·out_channels, ...].
+struct TransposedShape {
+  int images;
+  int groups;
+  int in_channels;   ///< of one group
+  int out_channels;  ///< of one group
+  PhaseAxis rows;
+  PhaseAxis columns;
+
+  /// Of x [N, Cin, H, W], weight [Cin, Cout/groups, kH, kW] and y [N, Cout, Hout, Wout].
+  static TransposedShape of(const Shape& x, const Shape& weight, const Shape& y,
+                            const ConvTranspose2dOptions& options);
+};
+
+/// What a kernel is compiled or launched for.
+struct TileShape {
+  int images;        ///< of a tile
+  int rows;          ///< of positions q
+  int columns;       ///< likewise
+  int row_phases;    ///< in one set
+  int out_channels;  ///< of a tile
+  int in_channels;   ///< of one stage of the pipeline
+  int vector;        ///< columns of x that are read at once; divides `columns`
+
+  int positions() const { return images * rows * columns; }
+};
+
+/// The taps of all sets, sorted by set and phase, as kernels for any geometry look them up.
+struct TapTable {
+  int first[kMostStride * kMostStride + 1];  ///< tap of phase `set·phases + phase`
+  int window[kMostTaps];  ///< where it reads: window row · window columns + window column
+  int kernel[kMostTaps];  ///< kernel row · kernel columns + kernel column
+};
+
+/// Everything that says which tile does what.
+struct Tiling {
+  TransposedShape shape;
+  TileShape tile;
+  int sets;           ///< of row phases
+  int phases;         ///< of one set: row_phases · stride.w
+  int channel_tiles;  ///< of one group's output channels
+  int row_tiles;      ///< tiles an image has along rows of q
+  int column_tiles;
+  int image_tiles;
+  int stages;       ///< of in_channels each that a tile sums over
+  int window_rows;  ///< of x, for one image of a tile
+  int window_columns;
+  int first_row[kMostStride];  ///< of the window of a set, relative to the tile's first q
+  int first_column;
+  TapTable taps;
+
+  /// Tiles with the same weights: group, tile of output channels, set.
+  TENON_HOST_DEVICE int units() const { return shape.groups * channel_tiles * sets; }
+  TENON_HOST_DEVICE int tiles() const { return image_tiles * row_tiles * column_tiles * units(); }
+  TENON_HOST_DEVICE int window_positions() const {
+    return tile.images * window_rows * window_columns;
+  }
+  /// Rows of 16 bytes from one chunk of channels to the next, in shared memory: such that what a
+  /// warp writes at once, four chunks of two vectors, falls on different banks.
+  TENON_HOST_DEVICE int chunk_rows() const { return (window_positions() + 6) / 8 * 8 + 1; }
+  /// The first tap of a set, and how many it has.
+  TENON_HOST_DEVICE int first_tap(int set) const { return taps.first[set * phases]; }
+  TENON_HOST_DEVICE int taps_of_set(int set) const { return first_tap(set + 1) - first_tap(set); }
+  TENON_HOST_DEVICE int most_taps() const {
+    int most = 0;
+    for (int set = 0; set < sets; ++set) {
+      if (taps_of_set(set) > most) most = taps_of_set(set);
+    }
+    return most;
+  }
+};
+
+/// Whether the tables and the kernel's 32-bit offsets can hold the convolution: kernels to 7 x 7,
+/// strides to 4, dilations to 2^10, planes of x and y to 2^23 elements, no empty tensor.
+bool tiling_fits(const TransposedShape& shape);
+
+/// Cuts `shape`, which fits, into tiles of `tile`; `tile.row_phases` divides the stride.
+Tiling make_tiling(const TransposedShape& shape, const TileShape& tile);
+
+}  // namespace tenon::ops

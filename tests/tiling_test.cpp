@@ -1,0 +1,462 @@
+// The tiles of the fused kernel, against the definition: the kernel's walk over tiles, windows,
+// taps and phases is repeated here one number at a time, for many geometries and tile shapes.
+#include "tenon/ops/fused/tiling.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "conv_reference.h"
+#include "tiling_cases.h"
+
+namespace tenon {
+namespace {
+
+using ops::PhaseAxis;
+using ops::TapList;
+using ops::TileShape;
+using ops::Tiling;
+using ops::TransposedShape;
+using ops::WindowColumns;
+using test::Case;
+using test::Draw;
+using test::draw_cases;
+using test::Image;
+
+// ---- the kernel, one number at a time ----------------------------------------------------------
+
+/// Where a tile lies, as the kernel's TilePlace.
+struct Place {
+  int image;
+  int row;
+  int column;
+  int set;
+  int channel;
+  int group;
+
+  Place(const Tiling& t, int tile) {
+    const int unit = tile % t.units();
+    set = unit % t.sets;
+    channel = unit / t.sets % t.channel_tiles * t.tile.out_channels;
+    group = unit / t.sets / t.channel_tiles;
+    const int rest = tile / t.units();
+    column = rest % t.column_tiles * t.tile.columns;
+    row = rest / t.column_tiles % t.row_tiles * t.tile.rows;
+    image = rest / t.column_tiles / t.row_tiles * t.tile.images;
+  }
+};
+
+/// Where a position of a tile lies in it, as the kernel's PositionPlace.
+struct Position {
+  int image;
+  int row;
+  int column;
+
+  Position(const Tiling& t, int position)
+      : image(position / t.tile.columns / t.tile.rows),
+        row(position / t.tile.columns % t.tile.rows),
+        column(position % t.tile.columns) {}
+
+  int in_window(const Tiling& t) const {
+    return (image * t.window_rows + row) * t.window_columns + column;
+  }
+};
+
+class Emulation {
+ public:
+  Emulation(const Tiling& tiling, const Image& x, const Image& weight, const Shape& y)
+      : y(y), writes(this->y.values.size()), t_(tiling), x_(x), weight_(weight) {}
+
+  void run() {
+    for (int tile = 0; tile < t_.tiles(); ++tile) {
+      const Place place(t_, tile);
+      load_windows(place);
+      wrote_ = false;
+      for (int position = 0; position < t_.tile.positions(); ++position) {
+        for (int phase = 0; phase < t_.phases; ++phase) write(place, position, phase);
+      }
+      // Later sets may lie below the last row of a small output.
+      if (place.set == 0 && !wrote_) ++idle_tiles;
+    }
+  }
+
+  Image y;
+  std::vector<int> writes;   ///< of each output
+  int idle_tiles = 0;        ///< that have no output
+  bool cut_vectors = false;  ///< a vector was partly outside of x, whose rows are whole vectors
+
+ private:
+  /// The windows of all stages: [stage, window position, channel of the stage].
+  void load_windows(const Place& place) {
+    const int channels = t_.tile.in_channels;
+    windows_.assign(static_cast<std::size_t>(t_.stages * t_.window_positions() * channels), 0.0);
+    double* at = windows_.data();
+    for (int stage = 0; stage < t_.stages; ++stage) {
+      for (int position = 0; position < t_.window_positions(); ++position) {
+        const int line = position / t_.window_columns;
+        const int image = place.image + line / t_.window_rows;
+        const int row = place.row + t_.first_row[place.set] + line % t_.window_rows;
+        const int column = place.column + t_.first_column + position % t_.window_columns;
+        note_cut_vector(column, position % t_.tile.vector);
+        for (int c = 0; c < channels; ++c)
+          *at++ = read(place, image, stage * channels + c, row, column);
+      }
+    }
+  }
+
+  /// `lane`: of the column in its vector. The kernel reads a vector at its first column's offset.
+  void note_cut_vector(int column, int lane) {
+    const int width = static_cast<int>(t_.shape.columns.input);
+    const auto inside = [&](int at) { return at >= 0 && at < width; };
+    if (width % t_.tile.vector == 0 && inside(column) != inside(column - lane)) cut_vectors = true;
+  }
+
+  double read(const Place& place, int image, int channel, int row, int column) const {
+    const Shape& s = x_.shape;
+    if (image >= s[0] || channel >= t_.shape.in_channels) return 0.0;
+    if (row < 0 || row >= s[2] || column < 0 || column >= s[3]) return 0.0;
+    const std::int64_t plane = image * s[1] + place.group * t_.shape.in_channels + channel;
+    return x_.values[static_cast<std::size_t>((plane * s[2] + row) * s[3] + column)];
+  }
+
+  void write(const Place& place, int position, int phase) {
+    const Position q(t_, position);
+    const int column_phases = static_cast<int>(t_.shape.columns.stride);
+    const std::int64_t image = place.image + q.image;
+    const std::int64_t row = (place.row + q.row) * t_.shape.rows.stride +
+                             place.set * t_.tile.row_phases + phase / column_phases;
+    const std::int64_t column = (place.column + q.column) * column_phases + phase % column_phases;
+    if (image >= y.shape[0] || row >= y.shape[2] || column >= y.shape[3]) return;
+    const int end = std::min(place.channel + t_.tile.out_channels, t_.shape.out_channels);
+    for (int channel = place.channel; channel < end; ++channel) {
+      const std::int64_t plane = image * y.shape[1] + place.group * t_.shape.out_channels + channel;
+      const auto at = static_cast<std::size_t>((plane * y.shape[2] + row) * y.shape[3] + column);
+      y.values[at] = sum(place, q.in_window(t_), phase, channel);
+      ++writes[at];
+      wrote_ = true;
+    }
+  }
+
+  double sum(const Place& place, int position, int phase, int channel) const {
+    const int first = t_.taps.first[place.set * t_.phases + phase];
+    const int end = t_.taps.first[place.set * t_.phases + phase + 1];
+    const std::int64_t taps = weight_.shape[2] * weight_.shape[3];
+    double result = 0.0;
+    for (int c = 0; c < t_.shape.in_channels; ++c) {
+      const int stage = c / t_.tile.in_channels;
+      const std::int64_t in = place.group * t_.shape.in_channels + c;
+      for (int tap = first; tap < end; ++tap) {
+        const int at = stage * t_.window_positions() + position + t_.taps.window[tap];
+        const auto window =
+            static_cast<std::size_t>(at * t_.tile.in_channels + c % t_.tile.in_channels);
+        const auto weight = static_cast<std::size_t>((in * t_.shape.out_channels + channel) * taps +
+                                                     t_.taps.kernel[tap]);
+        result += windows_.at(window) * weight_.values.at(weight);
+      }
+    }
+    return result;
+  }
+
+  const Tiling& t_;
+  const Image& x_;
+  const Image& weight_;
+  std::vector<double> windows_;
+  bool wrote_ = false;
+};
+
+/// Small integers, with which all sums are exact; none is 0, which would hide a missing product.
+Image draw_image(Draw& draw, const Shape& shape) {
+  Image image(shape);
+  for (double& value : image.values) {
+    value = static_cast<double>(draw.between(1, 9) * (draw.between(0, 1) == 0 ? 1 : -1));
+  }
+  return image;
+}
+
+TEST(Tiling, TilesGiveEveryOutputOnceAndAsDefined) {
+  Draw draw(1);
+  for (const Case& c : draw_cases(2, 40)) {
+    const Tiling tiling = c.tiling();
+    ASSERT_TRUE(tiling_fits(tiling.shape)) << describe(c);
+    Image x = draw_image(draw, c.x);
+    Image weight = draw_image(draw, c.weight);
+    Emulation emulation(tiling, x, weight, c.y());
+    emulation.run();
+    ASSERT_FALSE(emulation.cut_vectors) << describe(c);
+    ASSERT_EQ(emulation.idle_tiles, 0) << describe(c);
+    ASSERT_EQ(tiling.stages,
+              (tiling.shape.in_channels + c.tile.in_channels - 1) / c.tile.in_channels)
+        << describe(c);
+    ASSERT_TRUE(std::ranges::all_of(emulation.writes, [](int count) { return count == 1; }))
+        << describe(c);
+    Image expected(c.y());
+    test::for_each_transposed_product(c.x, c.weight, expected.shape, c.options,
+                                      [&](auto n, auto ci, auto channel, auto iy, auto ix, auto oy,
+                                          auto ox, auto ky, auto kx, auto co) {
+                                        expected.at(n, channel, oy, ox) +=
+                                            x.at(n, ci, iy, ix) * weight.at(ci, co, ky, kx);
+                                      });
+    ASSERT_EQ(emulation.y.values, expected.values) << describe(c);
+  }
+}
+
+// ---- windows -----------------------------------------------------------------------------------
+
+/// The taps of a set, of which each must look where the definition says, and all inside the window
+/// from the tile's first position to its last. Counts the taps of the kernel in `visits`.
+void check_taps_of_set(const Tiling& t, int set, std::vector<int>& visits) {
+  const PhaseAxis& rows = t.shape.rows;
+  const PhaseAxis& columns = t.shape.columns;
+  for (int phase = 0; phase < t.phases; ++phase) {
+    const std::int64_t row_phase = set * t.tile.row_phases + phase / columns.stride;
+    const std::int64_t column_phase = phase % columns.stride;
+    const int* first = t.taps.first + set * t.phases + phase;
+    ASSERT_EQ(first[1] - first[0], rows.tap_count(row_phase) * columns.tap_count(column_phase));
+    for (int tap = first[0]; tap < first[1]; ++tap) {
+      const std::int64_t k = t.taps.kernel[tap] / columns.kernel;
+      const std::int64_t l = t.taps.kernel[tap] % columns.kernel;
+      ++visits.at(static_cast<std::size_t>(t.taps.kernel[tap]));
+      ASSERT_EQ((row_phase + rows.padding - k * rows.dilation) % rows.stride, 0);
+      ASSERT_EQ((column_phase + columns.padding - l * columns.dilation) % columns.stride, 0);
+      const std::int64_t row = rows.tap_shift(row_phase, k) - t.first_row[set];
+      const std::int64_t column = columns.tap_shift(column_phase, l) - t.first_column;
+      ASSERT_EQ(t.taps.window[tap], row * t.window_columns + column);
+      ASSERT_GE(row, 0);
+      ASSERT_LE(row + t.tile.rows, t.window_rows);
+      ASSERT_GE(column, 0);
+      ASSERT_LE(column + t.tile.columns, t.window_columns);
+    }
+  }
+}
+
+TEST(Tiling, EveryTapOfEveryPositionLooksInsideTheWindow) {
+  for (const Case& c : draw_cases(3, 50)) {
+    SCOPED_TRACE(describe(c));
+    const Tiling t = c.tiling();
+    std::vector<int> visits(static_cast<std::size_t>(c.weight[2] * c.weight[3]));
+    ASSERT_EQ(t.first_tap(0), 0);
+    int most = 0;
+    for (int set = 0; set < t.sets; ++set) {
+      check_taps_of_set(t, set, visits);
+      if (HasFatalFailure()) return;
+      most = std::max(most, t.taps_of_set(set));
+    }
+    ASSERT_EQ(t.first_tap(t.sets), static_cast<int>(visits.size()));
+    ASSERT_EQ(t.most_taps(), most);
+    ASSERT_TRUE(std::ranges::all_of(visits, [](int count) { return count == 1; }));
+  }
+}
+
+TEST(Tiling, WindowsAreWholeVectorsAndNoneInVain) {
+  for (const Case& c : draw_cases(4, 50)) {
+    const Tiling t = c.tiling();
+    ASSERT_EQ(t.first_column % c.tile.vector, 0) << describe(c);
+    ASSERT_EQ(t.window_columns % c.tile.vector, 0) << describe(c);
+    int most_rows = 0;
+    for (int set = 0; set < t.sets; ++set) {
+      const TapList list = list_taps(t.shape.rows, t.shape.columns, c.tile.row_phases, set);
+      most_rows = std::max(most_rows, c.tile.rows + list.last_row_shift - list.first_row_shift);
+      ASSERT_EQ(t.first_row[set], list.first_row_shift) << describe(c);
+      ASSERT_GT(t.first_column + c.tile.vector, list.first_column_shift) << describe(c);
+      ASSERT_LT(t.first_column + t.window_columns - c.tile.vector,
+                c.tile.columns + list.last_column_shift)
+          << describe(c);
+    }
+    ASSERT_EQ(t.window_rows, most_rows) << describe(c);
+  }
+}
+
+TEST(Tiling, ChunksHoldTheWindowAndBeginOnNeighbouringBanks) {
+  for (const Case& c : draw_cases(5, 50)) {
+    const Tiling t = c.tiling();
+    ASSERT_EQ(t.window_positions(), t.tile.images * t.window_rows * t.window_columns);
+    ASSERT_EQ(t.chunk_rows() % 8, 1) << describe(c);
+    ASSERT_GE(t.chunk_rows(), t.window_positions()) << describe(c);
+    ASSERT_LT(t.chunk_rows(), t.window_positions() + 8) << describe(c);
+  }
+}
+
+/// Warpgroups read a block of 64 positions as eights at one distance.
+TEST(Tiling, EightsOfABlockLieAtEqualDistances) {
+  const std::array<TileShape, 6> tiles{{{1, 16, 8, 2, 8, 8, 4},
+                                        {2, 8, 8, 2, 8, 8, 2},
+                                        {4, 8, 8, 2, 8, 8, 2},
+                                        {1, 4, 64, 2, 8, 8, 4},
+                                        {2, 2, 64, 2, 8, 8, 1},
+                                        {1, 2, 128, 2, 8, 8, 4}}};
+  for (const TileShape& tile : tiles) {
+    const Case c{{2, 8, 9, 9}, {8, 8, 3, 3}, {.stride = 2, .padding = 1}, tile};
+    const Tiling t = c.tiling();
+    const int distance = tile.columns == 8 ? t.window_columns : 8;
+    for (int position = 0; position < tile.positions(); ++position) {
+      const Position first(t, position / 64 * 64);
+      ASSERT_EQ(Position(t, position).in_window(t),
+                first.in_window(t) + position % 64 / 8 * distance + position % 8)
+          << describe(c);
+    }
+  }
+}
+
+// ---- lists of taps -----------------------------------------------------------------------------
+
+TEST(TapList, EveryTapBelongsToOneSetAndPhaseAndIsSortedByPhase) {
+  for (const Case& c : draw_cases(6, 50)) {
+    const TransposedShape shape = TransposedShape::of(c.x, c.weight, c.y(), c.options);
+    std::vector<int> visits(static_cast<std::size_t>(c.weight[2] * c.weight[3]));
+    for (int set = 0; set < shape.rows.stride / c.tile.row_phases; ++set) {
+      const TapList list = list_taps(shape.rows, shape.columns, c.tile.row_phases, set);
+      for (int i = 0; i < list.count; ++i) {
+        const ops::Tap& tap = list.taps[i];
+        ++visits.at(static_cast<std::size_t>(tap.kernel));
+        ASSERT_LE(i == 0 ? 0 : list.taps[i - 1].phase, tap.phase) << describe(c);
+        ASSERT_LT(tap.phase, c.tile.row_phases * shape.columns.stride) << describe(c);
+        ASSERT_GE(tap.row_shift, list.first_row_shift) << describe(c);
+        ASSERT_LE(tap.row_shift, list.last_row_shift) << describe(c);
+        ASSERT_GE(tap.column_shift, list.first_column_shift) << describe(c);
+        ASSERT_LE(tap.column_shift, list.last_column_shift) << describe(c);
+      }
+    }
+    ASSERT_TRUE(std::ranges::all_of(visits, [](int count) { return count == 1; })) << describe(c);
+  }
+}
+
+constexpr int count_of_phase(const TapList& list, int phase) {
+  int count = 0;
+  for (int i = 0; i < list.count; ++i) count += list.taps[i].phase == phase ? 1 : 0;
+  return count;
+}
+
+TEST(TapList, IsMadeByTheCompiler) {
+  constexpr PhaseAxis kAxis{1, 1, 3, 2, 1, 1};
+  constexpr TapList kTaps = ops::list_taps(kAxis, kAxis, 2, 0);
+  static_assert(kTaps.count == 9);
+  static_assert(count_of_phase(kTaps, 0) == 1 && count_of_phase(kTaps, 1) == 2 &&
+                count_of_phase(kTaps, 2) == 2 && count_of_phase(kTaps, 3) == 4);
+  static_assert(kTaps.first_row_shift == 0 && kTaps.last_row_shift == 1);
+  constexpr WindowColumns kWindow = ops::window_columns(kTaps, 64, 4);
+  static_assert(kWindow.first == 0 && kWindow.count == 68);
+  EXPECT_EQ(kTaps.taps[0].kernel, 4);  // the middle one alone reaches phase 0
+}
+
+/// A kernel that is compiled for a geometry knows neither input nor output sizes.
+TEST(TapList, AgreesWithTheTableOfATiling) {
+  for (const Case& c : draw_cases(7, 20)) {
+    const Tiling t = c.tiling();
+    const auto sizeless = [](PhaseAxis axis) {
+      axis.input = axis.output = 1;
+      return axis;
+    };
+    for (int set = 0; set < t.sets; ++set) {
+      const TapList list =
+          list_taps(sizeless(t.shape.rows), sizeless(t.shape.columns), c.tile.row_phases, set);
+      const WindowColumns window = window_columns(list, c.tile.columns, c.tile.vector);
+      ASSERT_EQ(list.count, t.taps_of_set(set)) << describe(c);
+      ASSERT_EQ(window.first, t.first_column) << describe(c);
+      ASSERT_EQ(window.count, t.window_columns) << describe(c);
+      for (int i = 0; i < list.count; ++i) {
+        const ops::Tap& tap = list.taps[i];
+        const int at = t.first_tap(set) + i;
+        ASSERT_EQ(t.taps.kernel[at], tap.kernel) << describe(c);
+        ASSERT_EQ(t.taps.window[at], (tap.row_shift - list.first_row_shift) * window.count +
+                                         tap.column_shift - window.first)
+            << describe(c);
+      }
+    }
+  }
+}
+
+// ---- what fits ---------------------------------------------------------------------------------
+
+/// A convolution that fits, for tests to change.
+TransposedShape fitting_shape() { return {2, 1, 8, 8, {5, 9, 3, 2, 1, 1}, {5, 9, 3, 2, 1, 1}}; }
+
+/// Whether the convolution fits with `axis` for its rows, and for its columns; which must agree.
+bool axis_fits(const PhaseAxis& axis) {
+  TransposedShape shape = fitting_shape();
+  shape.rows = axis;
+  const bool rows = tiling_fits(shape);
+  shape = fitting_shape();
+  shape.columns = axis;
+  EXPECT_EQ(rows, tiling_fits(shape));
+  return rows;
+}
+
+TEST(TilingFits, KernelsToSevenAndStridesToFour) {
+  EXPECT_TRUE(tiling_fits(fitting_shape()));
+  EXPECT_TRUE(axis_fits({5, 13, 7, 2, 1, 1}));
+  EXPECT_FALSE(axis_fits({5, 14, 8, 2, 1, 1}));
+  EXPECT_TRUE(axis_fits({5, 17, 3, 4, 1, 1}));
+  EXPECT_FALSE(axis_fits({5, 21, 3, 5, 1, 1}));
+}
+
+/// Such a kernel's reach, and the padding that keeps its output small, could pass what an int
+/// holds.
+TEST(TilingFits, DilationsToTwoToTheTenth) {
+  EXPECT_TRUE(axis_fits({5, 5, 3, 1, 1 << 10, 1 << 10}));
+  EXPECT_FALSE(axis_fits({5, 5, 3, 1, (1 << 10) + 1, (1 << 10) + 1}));
+  constexpr std::int64_t kHuge = std::int64_t{1} << 40;
+  EXPECT_FALSE(axis_fits({5, 5, 3, 1, kHuge, kHuge}));
+}
+
+TEST(TilingFits, NoEmptyTensor) {
+  EXPECT_FALSE(axis_fits({0, 1, 3, 2, 0, 1}));
+  EXPECT_FALSE(axis_fits({1, 0, 1, 1, 0, 1}));
+  TransposedShape shape = fitting_shape();
+  shape.images = 0;
+  EXPECT_FALSE(tiling_fits(shape));
+  shape = fitting_shape();
+  shape.in_channels = 0;
+  EXPECT_FALSE(tiling_fits(shape));
+  shape = fitting_shape();
+  shape.out_channels = 0;
+  EXPECT_FALSE(tiling_fits(shape));
+}
+
+TEST(TilingFits, PlanesToTwoToTheTwentyThird) {
+  constexpr std::int64_t kSide = 1 << 11;
+  TransposedShape shape = fitting_shape();
+  shape.rows = {kSide, kSide, 1, 1, 0, 1};
+  shape.columns = {2 * kSide, 2 * kSide, 1, 1, 0, 1};
+  EXPECT_TRUE(tiling_fits(shape));
+  shape.columns.input = 2 * kSide + 1;
+  EXPECT_FALSE(tiling_fits(shape));
+  shape.columns.input = 2 * kSide;
+  shape.columns.output = 2 * kSide + 1;
+  EXPECT_FALSE(tiling_fits(shape));
+}
+
+TEST(TilingFits, PlanesThatThirtyTwoBitsCount) {
+  constexpr int kMost = 268435455;  // 2^28 − 1
+  TransposedShape shape = fitting_shape();
+  shape.in_channels = shape.out_channels = 1;
+  shape.images = kMost;
+  EXPECT_TRUE(tiling_fits(shape));
+  shape.images = kMost + 1;
+  EXPECT_FALSE(tiling_fits(shape));
+  shape.images = 1 << 14;
+  shape.groups = 1 << 7;
+  shape.in_channels = 1 << 7;
+  EXPECT_FALSE(tiling_fits(shape));
+  std::swap(shape.in_channels, shape.out_channels);
+  EXPECT_FALSE(tiling_fits(shape));
+  shape.out_channels = (1 << 7) - 1;
+  EXPECT_TRUE(tiling_fits(shape));
+}
+
+TEST(TilingFits, PlanesBeyondThirtyTwoBitsAreNotTakenForFew) {
+  constexpr std::int64_t kMany = (std::int64_t{1} << 32) + 1;
+  const auto fits = [](const Shape& x, const Shape& weight, const Shape& y, std::int64_t groups) {
+    return tiling_fits(TransposedShape::of(x, weight, y, {.groups = groups}));
+  };
+  EXPECT_TRUE(fits({1, 1, 1, 1}, {1, 1, 1, 1}, {1, 1, 1, 1}, 1));
+  EXPECT_FALSE(fits({kMany, 1, 1, 1}, {1, 1, 1, 1}, {kMany, 1, 1, 1}, 1));
+  EXPECT_FALSE(fits({1, kMany, 1, 1}, {kMany, 1, 1, 1}, {1, 1, 1, 1}, 1));
+  EXPECT_FALSE(fits({1, 1, 1, 1}, {1, kMany, 1, 1}, {1, kMany, 1, 1}, 1));
+  EXPECT_FALSE(fits({1, kMany, 1, 1}, {kMany, 1, 1, 1}, {1, kMany, 1, 1}, kMany));
+}
+
+}  // namespace
+}  // namespace tenon
