@@ -8,16 +8,17 @@ namespace {
 template <class T>
 struct Unchanged {
   __device__ Unchanged of(const ChannelShare<T>& /*share*/, bool /*wide*/) const { return *this; }
-  __device__ typename Tiling<T>::Unit operator()(typename Tiling<T>::Unit unit, int /*i*/) const {
+  __device__ typename PassTiling<T>::Unit operator()(typename PassTiling<T>::Unit unit,
+                                                     int /*i*/) const {
     return unit;
   }
 };
 
 /// target = source, source in planar and target in channels-last memory.
 template <class T>
-__global__ void __launch_bounds__(Tiling<T>::kThreads)
+__global__ void __launch_bounds__(PassTiling<T>::kThreads)
     to_channels_last_kernel(const T* source, T* target, ImageGrid grid) {
-  using Layout = Tiling<T>;
+  using Layout = PassTiling<T>;
   using Share = ChannelShare<T>;
   __shared__ alignas(16) typename ImageTile<T>::Units units;
   const ImageTile<T> tile(grid);
@@ -58,7 +59,7 @@ Tensor to_channels_last(const Tensor& x) {
   const ImageGrid grid(target, x);
   tenon::cuda::visit_device_floating(x.dtype(), "channels_last", [&]<class T>() {
     to_channels_last_kernel<T>
-        <<<grid.blocks<T>(), Tiling<T>::kThreads, 0, tenon::cuda::current_stream(x.device())>>>(
+        <<<grid.blocks<T>(), PassTiling<T>::kThreads, 0, tenon::cuda::current_stream(x.device())>>>(
             static_cast<const T*>(x.raw_data()), static_cast<T*>(target.raw_data()), grid);
     TENON_CUDA_CHECK(cudaGetLastError());
   });
@@ -70,7 +71,7 @@ void from_channels_last(const Tensor& source, const Tensor& target) {
   const tenon::cuda::DeviceGuard guard(target.device());
   const ImageGrid grid(source, target);
   tenon::cuda::visit_device_floating(target.dtype(), "channels_last", [&]<class T>() {
-    launch_to_planes<T>(source, target, grid, Unchanged<T>(), Source::Kept);
+    launch_to_planes<T>(source, target, grid, Unchanged<T>());
   });
 }
 

@@ -34,7 +34,7 @@ __device__ void store_global(void* at, const Pack& value) {
 /// How a tile of element type `T` is laid out. A unit is what shared memory holds in one place: an
 /// element, or two neighbouring pixels of one channel where an element is half a bank wide.
 template <class T>
-struct Tiling {
+struct PassTiling {
   static constexpr int kPack = static_cast<int>(16 / sizeof(T));  // elements of a wide access
   static constexpr int kUnit = sizeof(T) == 2 ? 2 : 1;            // elements of a unit
   static constexpr int kUnits = 64;                               // of one channel of a tile
@@ -67,11 +67,11 @@ struct ImageGrid {
 
   template <class T>
   __host__ __device__ std::int64_t channel_tiles() const {
-    return (channels + Tiling<T>::kChannels - 1) / Tiling<T>::kChannels;
+    return (channels + PassTiling<T>::kChannels - 1) / PassTiling<T>::kChannels;
   }
   template <class T>
   std::int64_t pixel_tiles() const {
-    return (pixels + Tiling<T>::kPixels - 1) / Tiling<T>::kPixels;
+    return (pixels + PassTiling<T>::kPixels - 1) / PassTiling<T>::kPixels;
   }
   template <class T>
   unsigned blocks() const {
@@ -83,7 +83,7 @@ struct ImageGrid {
 /// of channels-last memory.
 template <class T>
 struct ImageTile {
-  using Layout = Tiling<T>;
+  using Layout = PassTiling<T>;
   using Units = typename Layout::Unit[Layout::kChannels][Layout::kUnits];
 
   std::int64_t pixel_tile, first_pixel, first_channel;
@@ -104,7 +104,7 @@ __device__ inline int swizzled(int unit, int pack) { return unit ^ (pack << 2); 
 /// This thread's share of the channels-last side: one pack of channels, and every kStep-th unit.
 template <class T>
 struct ChannelShare {
-  using Layout = Tiling<T>;
+  using Layout = PassTiling<T>;
   static constexpr int kStep = Layout::kThreads / Layout::kPacks;
   static constexpr int kUnitRounds = Layout::kUnits / kStep;
 
@@ -156,7 +156,7 @@ struct ChannelShare {
 /// channel.
 template <class T, int kWidth>
 struct PlaneShare {
-  using Layout = Tiling<T>;
+  using Layout = PassTiling<T>;
   using Pack = tenon::cuda::Pack<T, kWidth>;
   static constexpr int kColumns = Layout::kPixels / kWidth;
   static constexpr int kStep = Layout::kThreads / kColumns;
@@ -216,7 +216,7 @@ template <class T>
 __device__ void load_planes(const T* source, const ImageGrid& grid, const ImageTile<T>& tile,
                             typename ImageTile<T>::Units& units) {
   if (grid.wide_planes) {
-    load_planes_by<T, Tiling<T>::kPack>(source, grid, tile, units);
+    load_planes_by<T, PassTiling<T>::kPack>(source, grid, tile, units);
   } else {
     load_planes_by<T, 1>(source, grid, tile, units);
   }
@@ -246,33 +246,19 @@ template <class T>
 __device__ void store_planes(typename ImageTile<T>::Units& units, const ImageGrid& grid,
                              const ImageTile<T>& tile, T* target) {
   if (grid.wide_planes) {
-    store_planes_by<T, Tiling<T>::kPack>(units, grid, tile, target);
+    store_planes_by<T, PassTiling<T>::kPack>(units, grid, tile, target);
   } else {
     store_planes_by<T, 1>(units, grid, tile, target);
   }
-}
-
-/// What happens to the source of a pass.
-enum class Source : std::uint8_t { Kept, Spent };
-
-/// Forgets the tile's lines in channels-last memory: they need not be written back to memory when
-/// the cache wants their place. Only for tiles of whole lines, when every thread has read its part.
-template <class T>
-__device__ void discard_lines(const T* last, const ImageGrid& grid, const ImageTile<T>& tile) {
-  const std::int64_t pixel = tile.first_pixel + threadIdx.x;
-  if (threadIdx.x >= Tiling<T>::kPixels || pixel >= grid.pixels) return;
-  asm volatile("discard.global.L2 [%0], 128;" ::"l"(
-                   __cvta_generic_to_global(last + pixel * grid.channels + tile.first_channel))
-               : "memory");
 }
 
 /// target = function(source), source in channels-last and target in planar memory.
 /// `function.of(share, wide)` gives what maps a unit of channel `i` of this thread's pack:
 /// mapped(unit, i).
 template <class T, class Function>
-__global__ void __launch_bounds__(Tiling<T>::kThreads)
-    to_planes_kernel(const T* source, T* target, ImageGrid grid, Function function, bool discard) {
-  using Layout = Tiling<T>;
+__global__ void __launch_bounds__(PassTiling<T>::kThreads)
+    to_planes_kernel(const T* source, T* target, ImageGrid grid, Function function) {
+  using Layout = PassTiling<T>;
   using Share = ChannelShare<T>;
   __shared__ alignas(16) typename ImageTile<T>::Units units;
   const ImageTile<T> tile(grid);
@@ -300,20 +286,15 @@ __global__ void __launch_bounds__(Tiling<T>::kThreads)
     }
   }
   __syncthreads();
-  if (discard) discard_lines(source, grid, tile);
   store_planes(units, grid, tile, target);
 }
 
 template <class T, class Function>
 void launch_to_planes(const Tensor& source, const Tensor& target, const ImageGrid& grid,
-                      const Function& function, Source use) {
-  constexpr std::uintptr_t kLine = 128;
-  const bool whole_lines = reinterpret_cast<std::uintptr_t>(source.raw_data()) % kLine == 0 &&
-                           grid.channels % Tiling<T>::kChannels == 0;
-  to_planes_kernel<T>
-      <<<grid.blocks<T>(), Tiling<T>::kThreads, 0, tenon::cuda::current_stream(target.device())>>>(
-          static_cast<const T*>(source.raw_data()), static_cast<T*>(target.raw_data()), grid,
-          function, use == Source::Spent && whole_lines);
+                      const Function& function) {
+  to_planes_kernel<T><<<grid.blocks<T>(), PassTiling<T>::kThreads, 0,
+                        tenon::cuda::current_stream(target.device())>>>(
+      static_cast<const T*>(source.raw_data()), static_cast<T*>(target.raw_data()), grid, function);
   TENON_CUDA_CHECK(cudaGetLastError());
 }
 

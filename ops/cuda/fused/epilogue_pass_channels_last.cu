@@ -13,13 +13,13 @@ using tenon::cuda::convert;
 /// The bias of the channels of `share`; zeros where there is none.
 template <class T>
 struct Shifts {
-  compute_type<T> values[Tiling<T>::kPack];
+  compute_type<T> values[PassTiling<T>::kPack];
 
   __device__ Shifts(const T* bias, const ChannelShare<T>& share, bool wide) {
-    typename Tiling<T>::Wide loaded{};
+    typename PassTiling<T>::Wide loaded{};
     if (bias != nullptr) loaded = share.load(bias + share.channel, wide);
 #pragma unroll
-    for (int i = 0; i < Tiling<T>::kPack; ++i) {
+    for (int i = 0; i < PassTiling<T>::kPack; ++i) {
       values[i] = convert<compute_type<T>>(loaded.values[i]);
     }
   }
@@ -27,8 +27,9 @@ struct Shifts {
 
 /// Both elements of a unit of a 16-bit type are rounded by one instruction.
 template <class T>
-__device__ typename Tiling<T>::Unit rounded(const compute_type<T> (&values)[Tiling<T>::kUnit]) {
-  typename Tiling<T>::Unit unit;
+__device__ typename PassTiling<T>::Unit rounded(
+    const compute_type<T> (&values)[PassTiling<T>::kUnit]) {
+  typename PassTiling<T>::Unit unit;
   if constexpr (std::is_same_v<T, __nv_bfloat16>) {
     const __nv_bfloat162 both = __floats2bfloat162_rn(values[0], values[1]);
     unit.values[0] = both.x;
@@ -47,16 +48,16 @@ __device__ typename Tiling<T>::Unit rounded(const compute_type<T> (&values)[Tili
 template <class T, class Chain>
 struct Apply {
   using C = compute_type<T>;
-  using Unit = typename Tiling<T>::Unit;
+  using Unit = typename PassTiling<T>::Unit;
 
   struct Mapped {
     Shifts<T> shifts;
     const Chain& chain;
 
     __device__ Unit operator()(const Unit& y, int i) const {
-      C values[Tiling<T>::kUnit];
+      C values[PassTiling<T>::kUnit];
 #pragma unroll
-      for (int e = 0; e < Tiling<T>::kUnit; ++e) {
+      for (int e = 0; e < PassTiling<T>::kUnit; ++e) {
         values[e] = chain(convert<C>(y.values[e]) + shifts.values[i]);
       }
       return rounded<T>(values);
@@ -75,9 +76,9 @@ struct Apply {
 /// partial[pixel tile][channel] = the sum over the block of what its threads have summed for their
 /// channels, in a fixed order.
 template <class T>
-__device__ void sum_block(compute_type<T> (&sums)[Tiling<T>::kPack], const ImageGrid& grid,
+__device__ void sum_block(compute_type<T> (&sums)[PassTiling<T>::kPack], const ImageGrid& grid,
                           const ImageTile<T>& tile, compute_type<T>* partial) {
-  using Layout = Tiling<T>;
+  using Layout = PassTiling<T>;
   constexpr int kWarps = Layout::kThreads / 32;
   __shared__ compute_type<T> of_warps[kWarps][Layout::kChannels];
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -101,11 +102,11 @@ __device__ void sum_block(compute_type<T> (&sums)[Tiling<T>::kPack], const Image
 /// data, in channels-last memory, becomes the gradient there, from the planar grad_out;
 /// partial[pixel tile][channel] becomes the sum over the tile unless it is null.
 template <class T, class Chain>
-__global__ void __launch_bounds__(Tiling<T>::kThreads)
+__global__ void __launch_bounds__(PassTiling<T>::kThreads)
     gradient_kernel(const T* grad_out, T* data, const T* bias, bool wide_bias, ImageGrid grid,
                     Chain chain, compute_type<T>* partial) {
   using C = compute_type<T>;
-  using Layout = Tiling<T>;
+  using Layout = PassTiling<T>;
   using Share = ChannelShare<T>;
   __shared__ alignas(16) typename ImageTile<T>::Units units;
   const ImageTile<T> tile(grid);
@@ -176,7 +177,7 @@ void epilogue_pass_from_channels_last(const Tensor& y, const Tensor& bias, const
   with_types(z, epilogue, [&]<class T>(auto chain) {
     const auto* shifts = pointer<const T>(bias);
     const Apply<T, decltype(chain)> apply{shifts, is_aligned(shifts), chain};
-    launch_to_planes<T>(y, z, grid, apply, Source::Spent);
+    launch_to_planes<T>(y, z, grid, apply);
   });
 }
 
@@ -200,7 +201,7 @@ void epilogue_gradient_pass_channels_last(const Tensor& data, const Tensor& bias
           tenon::detail::make_empty({{grid.pixel_tiles<T>(), grid.channels}, sum_dtype, device});
     }
     const auto* shifts = pointer<const T>(bias);
-    gradient_kernel<T><<<grid.blocks<T>(), Tiling<T>::kThreads, 0, stream>>>(
+    gradient_kernel<T><<<grid.blocks<T>(), PassTiling<T>::kThreads, 0, stream>>>(
         pointer<const T>(grad_out), pointer<T>(data), shifts, is_aligned(shifts), grid, chain,
         pointer<C>(partial));
     TENON_CUDA_CHECK(cudaGetLastError());
