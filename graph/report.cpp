@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "tenon/graph/pattern_nodes.h"
+#include "tenon/ops/fused/conv_transpose2d_epilogue.h"
 
 namespace tenon::graph {
 namespace {
@@ -40,9 +41,12 @@ std::string why_no_further(const Graph& graph, const UseIndex& uses, ValueId end
 }
 
 std::string kernel_of(const Node& node, const Graph& graph) {
-  const Device device = graph.value(node.outputs[0]).spec.device;
-  const bool is_epilogue = node.op->name() == "conv_transpose2d_epilogue";
-  return concat(device.is_cpu() ? "cpu" : "cuda", is_epilogue ? " fused kernel" : " kernel");
+  const TensorSpec& result = graph.value(node.outputs[0]).spec;
+  if (const auto* block = dynamic_cast<const ops::ConvTranspose2dEpilogueOp*>(node.op.get())) {
+    return block->kernel(graph.value(node.inputs[0]).spec, graph.value(node.inputs[1]).spec,
+                         result);
+  }
+  return result.device.is_cpu() ? "cpu kernel" : "cuda kernel";
 }
 
 std::string joined(const std::vector<std::string>& steps) {

@@ -89,6 +89,17 @@ Saved ConvTranspose2dEpilogueOp::saved(IndexMask /*needs_grad*/) const {
   return {.inputs = index_bit(0) | index_bit(1) | index_bit(2)};
 }
 
+std::string ConvTranspose2dEpilogueOp::kernel([[maybe_unused]] const TensorSpec& x,
+                                              [[maybe_unused]] const TensorSpec& weight,
+                                              [[maybe_unused]] const TensorSpec& z) const {
+#ifdef TENON_WITH_CUDA
+  if (x.device.is_cuda()) {
+    return cuda::conv_transpose2d_epilogue_kernel(x, weight.shape, z.shape, options_, epilogue_);
+  }
+#endif
+  return "cpu fused kernel";
+}
+
 std::vector<Tensor> ConvTranspose2dEpilogueOp::backward(
     const BackwardContext& context, std::span<const Tensor> grad_outputs) const {
   const std::size_t count = context.input_count();

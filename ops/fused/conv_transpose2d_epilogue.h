@@ -3,6 +3,7 @@
 #pragma once
 
 #include <limits>
+#include <string>
 
 #include "tenon/ops/conv.h"
 
@@ -46,6 +47,9 @@ class ConvTranspose2dEpilogueOp : public Op {
                               std::span<const TensorSpec> outputs) const override;
   /// The inputs only.
   Saved saved(IndexMask needs_grad) const override;
+  /// Names what `forward` runs for contiguous tensors of these specs: "cpu fused kernel", "cuda
+  /// fused kernel (sm90 k3 s2, 2x64 resident)", "cuda kernels (cuDNN and one pass)".
+  std::string kernel(const TensorSpec& x, const TensorSpec& weight, const TensorSpec& z) const;
   /// One `ConvTranspose2dEpilogueBackwardOp`; while the backward itself is recorded, the unfused
   /// ops instead, which have a derivative.
   std::vector<Tensor> backward(const BackwardContext& context,

@@ -4,6 +4,7 @@
 #include "tenon/ops/cuda/channels_last.h"
 #include "tenon/ops/cuda/conv.h"
 #include "tenon/ops/cuda/fused/epilogue_pass.h"
+#include "tenon/ops/cuda/fused/kernel_choice.h"
 
 namespace tenon::ops::cuda {
 namespace {
@@ -20,11 +21,10 @@ Tensor convolve_channels_last(const Tensor& x, const Tensor& weight, const Conv2
   return y;
 }
 
-}  // namespace
-
-void conv_transpose2d_epilogue(const Tensor& x, const Tensor& weight, const Tensor& bias,
-                               const ConvTranspose2dOptions& options, const Epilogue& epilogue,
-                               const Tensor& z) {
+/// cuDNN, then one pass.
+void library_path(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                  const ConvTranspose2dOptions& options, const Epilogue& epilogue,
+                  const Tensor& z) {
   if (wants_channels_last(x.dtype()) && !z.is_contiguous(MemoryFormat::ChannelsLast)) {
     const Tensor y = convolve_channels_last(to_channels_last(x), weight_channels_last(weight),
                                             adjoint(options), z.spec());
@@ -33,6 +33,32 @@ void conv_transpose2d_epilogue(const Tensor& x, const Tensor& weight, const Tens
   }
   conv_transpose2d(x, weight, {}, options, z);
   epilogue_pass(z, bias, epilogue);
+}
+
+}  // namespace
+
+void conv_transpose2d_epilogue(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                               const ConvTranspose2dOptions& options, const Epilogue& epilogue,
+                               const Tensor& z) {
+  // The kernels read and write planes.
+  if (!x.is_contiguous() || !z.is_contiguous()) {
+    library_path(x, weight, bias, options, epilogue, z);
+    return;
+  }
+  const auto run = [&](const KernelPlan* plan) {
+    if (plan == nullptr) {
+      library_path(x, weight, bias, options, epilogue, z);
+    } else {
+      run_kernel_plan(*plan, x, weight, bias, options, epilogue, z);
+    }
+  };
+  run(choose_kernel(BlockProblem::of(x.spec(), weight.shape(), z.shape(), options, epilogue), run));
+}
+
+std::string conv_transpose2d_epilogue_kernel(const TensorSpec& x, const Shape& weight,
+                                             const Shape& z, const ConvTranspose2dOptions& options,
+                                             const Epilogue& epilogue) {
+  return kernel_name(BlockProblem::of(x, weight, z, options, epilogue));
 }
 
 void conv_transpose2d_epilogue_backward(const Tensor& x, const Tensor& weight, const Tensor& bias,

@@ -7,12 +7,35 @@
 
 namespace tenon::ops::cuda {
 
-// exp and reciprocal, as fast as the result's accuracy allows: the hardware's exp2 is good to two
-// units in the last place, and where its argument is large mish no longer depends on it.
-__device__ inline float fast_exp(float x) { return __expf(x); }
+// exp and reciprocal, as fast as the result's accuracy allows: the hardware's are good to two units
+// in the last place, and what they flush to zero is far below the last digit of a result.
+__device__ inline float fast_exp(float x) {
+  constexpr float kLog2E = 1.4426950408889634f;
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x * kLog2E));
+  return result;
+}
 __device__ inline double fast_exp(double x) { return exp(x); }
-__device__ inline float fast_reciprocal(float x) { return __fdividef(1.0f, x); }
+__device__ inline float fast_reciprocal(float x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
 __device__ inline double fast_reciprocal(double x) { return 1.0 / x; }
+
+// The smaller and the larger number; a NaN if either is.
+__device__ inline float min_or_nan(float a, float b) {
+  float result;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
+__device__ inline double min_or_nan(double a, double b) { return a > b ? b : a; }
+__device__ inline float max_or_nan(float a, float b) {
+  float result;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
+__device__ inline double max_or_nan(double a, double b) { return a < b ? b : a; }
 
 /// clamp(mish(y) + add, min, max)·scale and its gradient; C is float or double, kMish whether mish
 /// is there at all.
@@ -39,10 +62,7 @@ class MishClampScale {
       value = y * (n * fast_reciprocal(n + C(2)));
     }
     value += add_;
-    // Comparisons in this order let a NaN through.
-    value = value < min_ ? min_ : value;
-    value = value > max_ ? max_ : value;
-    return value * scale_;
+    return min_or_nan(max_or_nan(value, min_), max_) * scale_;
   }
 
   /// The gradient of y from that of z.

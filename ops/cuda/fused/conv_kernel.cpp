@@ -1,0 +1,277 @@
+#include "tenon/ops/cuda/fused/conv_kernel.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <optional>
+#include <sstream>
+#include <string>
+
+#include "tenon/core/cuda/runtime.h"
+#include "tenon/core/derived.h"
+#include "tenon/core/kernels.h"
+#include "tenon/core/precision.h"
+#include "tenon/core/tensor_body.h"
+#include "tenon/ops/cuda/fused/exact_sums.h"
+
+namespace tenon::ops::cuda {
+namespace {
+
+struct OperandChoice {
+  OperandKind kind;
+  bool split;
+};
+
+std::optional<OperandChoice> operand_of(const BlockProblem& problem) {
+  switch (problem.x.dtype) {
+    case DType::Float16:
+      return OperandChoice{OperandKind::Float16, false};
+    case DType::BFloat16:
+      return OperandChoice{OperandKind::BFloat16, false};
+    case DType::Float32:
+      return OperandChoice{OperandKind::Tf32, problem.precision == Float32Precision::Float32};
+    default:
+      return std::nullopt;
+  }
+}
+
+int channels_of_row(OperandKind kind) { return kind == OperandKind::Tf32 ? 4 : 8; }
+
+/// Whether a kernel of `config` computes the geometry.
+bool geometry_fits(const KernelConfig& config, const TransposedShape& shape) {
+  const PhaseAxis& rows = shape.rows;
+  const PhaseAxis& columns = shape.columns;
+  if (columns.stride != config.column_phases || rows.stride % config.row_phases != 0) return false;
+  if (config.kernel == 0) return true;
+  const auto is_square = [&](auto member, std::int64_t value) {
+    return rows.*member == value && columns.*member == value;
+  };
+  return is_square(&PhaseAxis::kernel, config.kernel) &&
+         is_square(&PhaseAxis::stride, config.column_phases) &&
+         is_square(&PhaseAxis::padding, config.padding) && is_square(&PhaseAxis::dilation, 1);
+}
+
+/// Names the order in which a plan wants a weight packed.
+std::string packed_name(const KernelRow& row, const Tiling& t) {
+  std::ostringstream name;
+  name << "fused kernel " << row.config.channels << ' ' << row.config.chunks << ' '
+       << row.config.split << ' ' << t.tile.row_phases << ' ' << t.shape.groups << ' '
+       << t.shape.rows.stride << ' ' << t.shape.columns.stride << ' ' << t.shape.rows.padding << ' '
+       << t.shape.columns.padding << ' ' << t.shape.rows.dilation << ' '
+       << t.shape.columns.dilation;
+  return name.str();
+}
+
+std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape, int limit) {
+  const KernelConfig& config = row.config;
+  if (!geometry_fits(config, shape)) return std::nullopt;
+  // Kernels for 32 channels are there for those who have no more.
+  if (config.kernel != 0 && !config.split && config.channels < 64 &&
+      shape.out_channels > config.channels) {
+    return std::nullopt;
+  }
+  // The kernel counts what lies between the images of a tile, and tiles, in 32 bits.
+  const double image_elements = static_cast<double>(shape.groups) * shape.in_channels *
+                                static_cast<double>(shape.rows.input * shape.columns.input);
+  if (row.images > 1 && row.images * image_elements > (1 << 30)) return std::nullopt;
+  const TileShape tile{.images = row.images,
+                       .rows = row.rows,
+                       .columns = row.columns,
+                       .row_phases = config.row_phases,
+                       .out_channels = config.channels,
+                       .in_channels = config.chunks * channels_of_row(row.operand),
+                       .vector = config.vector};
+  KernelPlan plan{&row, make_tiling(shape, tile), 0, 0, {}};
+  const Tiling& t = plan.tiling;
+  const double tiles = static_cast<double>(t.image_tiles) * t.row_tiles * t.column_tiles *
+                       t.channel_tiles * t.sets * t.shape.groups;
+  if (tiles > (1 << 30)) return std::nullopt;
+  // Weights that stay are those of one set.
+  if (config.resident && t.sets != 1) return std::nullopt;
+  if (plan.tiling.window_rows > 1023 || plan.tiling.window_columns > 1023) return std::nullopt;
+  constexpr int kLeastSlots = 2;
+  constexpr int kMostSlots = 16;
+  for (int slots = kLeastSlots; slots <= kMostSlots; ++slots) {
+    const int bytes = SharedLayout(config, plan.tiling, slots).total;
+    if (bytes > limit) break;
+    plan.slots = slots;
+    plan.shared_bytes = bytes;
+  }
+  if (plan.slots == 0) return std::nullopt;
+  plan.packed_name = packed_name(row, plan.tiling);
+  return plan;
+}
+
+/// The part of the machine's work that counts: positions of tiles inside of y, and multiprocessors
+/// that have a tile.
+double efficiency(const KernelPlan& plan, int multiprocessors) {
+  const Tiling& t = plan.tiling;
+  const double positions = static_cast<double>(t.shape.rows.output_count(0)) *
+                           static_cast<double>(t.shape.columns.output_count(0)) * t.shape.images;
+  const double computed = static_cast<double>(t.tiles()) / t.units() * t.tile.positions();
+  const double channels =
+      static_cast<double>(t.shape.out_channels) / (t.channel_tiles * t.tile.out_channels);
+  const double waves = std::ceil(static_cast<double>(t.tiles()) / multiprocessors);
+  const double busy = static_cast<double>(t.tiles()) / (waves * multiprocessors);
+  return positions / computed * channels * busy;
+}
+
+template <class Append>
+void visit_rows(int architecture, const Append& append) {
+  const auto append_all = [&](std::span<const KernelRow> rows) {
+    for (const KernelRow& row : rows) append(row);
+  };
+#ifdef TENON_WITH_SM90A
+  if (architecture == 90) {
+    append_all(kernel_rows_sm90_k3_s2());
+    append_all(kernel_rows_sm90_k4_s2());
+    append_all(kernel_rows_sm90_k2_k5_s2());
+    append_all(kernel_rows_sm90_k3_s1());
+  }
+#endif
+  append_all(kernel_rows_tf32());
+  append_all(kernel_rows_float32());
+  append_all(kernel_rows_bfloat16());
+  append_all(kernel_rows_float16());
+}
+
+/// Best first: rows of one geometry before the others; among those the first of the table that
+/// loses little to the most efficient one.
+void sort_plans(std::vector<KernelPlan>& plans, int multiprocessors) {
+  constexpr double kNearly = 0.85;
+  const auto sort_range = [&](auto begin, auto end) {
+    double best = 0;
+    for (auto i = begin; i != end; ++i) best = std::max(best, efficiency(*i, multiprocessors));
+    std::stable_sort(begin, end, [&](const KernelPlan& a, const KernelPlan& b) {
+      const auto good = [&](const KernelPlan& p) {
+        return efficiency(p, multiprocessors) >= kNearly * best;
+      };
+      return good(a) && !good(b);
+    });
+  };
+  const auto middle = std::find_if(plans.begin(), plans.end(), [](const KernelPlan& plan) {
+    return plan.row->config.kernel == 0;
+  });
+  sort_range(plans.begin(), middle);
+  sort_range(middle, plans.end());
+}
+
+/// Stages whose products at float32 accuracy make a sum of at most some 48 steps.
+int stages_of_sum(const Tiling& t) {
+  constexpr int kMostSteps = 48;
+  int most_taps = 1;
+  for (int phase = 0; phase < t.sets * t.phases; ++phase) {
+    most_taps = std::max(most_taps, t.taps.first[phase + 1] - t.taps.first[phase]);
+  }
+  return std::max(1, kMostSteps / (3 * most_taps));
+}
+
+bool divides(std::uintptr_t value, std::size_t by) { return value % by == 0; }
+
+}  // namespace
+
+KernelTarget KernelTarget::of(Device device) {
+  const tenon::cuda::DeviceProperties& own = tenon::cuda::properties(device);
+  KernelTarget target{own.compute_capability, static_cast<int>(own.shared_memory_a_block),
+                      own.multiprocessors};
+  const char* forced = std::getenv("TENON_FORCE_ARCH");
+  if (forced == nullptr || *forced == '\0') return target;
+  target.architecture = std::min(target.architecture, std::max(80, std::atoi(forced)));
+  constexpr int kSm80 = 163 * 1024;
+  constexpr int kSm89 = 99 * 1024;
+  if (target.architecture < 90) {
+    target.shared_bytes = std::min(target.shared_bytes, target.architecture == 80 ? kSm80 : kSm89);
+  }
+  return target;
+}
+
+BlockProblem BlockProblem::of(const TensorSpec& x, const Shape& weight, const Shape& z,
+                              const ConvTranspose2dOptions& options, const Epilogue& epilogue) {
+  return {x, weight, z, options, epilogue.mish, float32_precision()};
+}
+
+std::vector<KernelPlan> kernel_plans(const BlockProblem& problem, const KernelTarget& target) {
+  std::vector<KernelPlan> plans;
+  const std::optional<OperandChoice> operand = operand_of(problem);
+  if (!operand || !problem.mish || problem.x.shape.numel() == 0) return plans;
+  const TransposedShape shape =
+      TransposedShape::of(problem.x.shape, problem.weight, problem.z, problem.options);
+  if (!tiling_fits(shape)) return plans;
+  visit_rows(target.architecture, [&](const KernelRow& row) {
+    if (row.operand != operand->kind || row.config.split != operand->split) return;
+    if (const auto plan = fit(row, shape, target.shared_bytes)) plans.push_back(*plan);
+  });
+  sort_plans(plans, target.multiprocessors);
+  return plans;
+}
+
+std::vector<KernelPlan> kernel_plans(const BlockProblem& problem) {
+  return kernel_plans(problem, KernelTarget::of(problem.x.device));
+}
+
+void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weight,
+                     const Tensor& bias, const ConvTranspose2dOptions& options,
+                     const Epilogue& epilogue, const Tensor& z) {
+  const Device device = x.device();
+  const tenon::cuda::DeviceGuard guard(device);
+  const KernelRow& row = *plan.row;
+  const Tensor packed = derived(weight, plan.packed_name, [&] {
+    return pack_weights(weight.contiguous(), row.operand, row.config, plan.tiling);
+  });
+  Tensor found_nan;
+  if (row.config.split) {
+    found_nan = tenon::detail::make_empty({{1}, DType::Int64, device});
+    kernels::fill(found_nan, 0);
+  }
+  const std::size_t vector_bytes =
+      item_size(x.dtype()) * static_cast<std::size_t>(row.config.vector);
+  const KernelArguments arguments{
+      .x = x.raw_data(),
+      .packed = packed.raw_data(),
+      .bias = bias.defined() ? bias.raw_data() : nullptr,
+      .z = z.raw_data(),
+      .found_nan = found_nan.defined() ? static_cast<int*>(found_nan.raw_data()) : nullptr,
+      .tiling = plan.tiling,
+      .slots = plan.slots,
+      .stages_of_sum = stages_of_sum(plan.tiling),
+      .aligned = divides(reinterpret_cast<std::uintptr_t>(x.raw_data()), vector_bytes) &&
+                 x.shape()[3] % row.config.vector == 0,
+      .take_turns = row.take_turns && plan.tiling.stages <= plan.slots};
+  const int units = plan.tiling.units();
+  int blocks = std::min(tenon::cuda::properties(device).multiprocessors, plan.tiling.tiles());
+  // A block whose weights stay keeps to one unit.
+  if (row.config.resident) blocks = std::max(1, blocks / units) * units;
+  row.launch(arguments, epilogue, blocks, plan.shared_bytes, device);
+  if (found_nan.defined()) {
+    replace_nan_by_exact_sums(x, weight.contiguous(), bias, options, epilogue, z,
+                              arguments.found_nan);
+  }
+}
+
+bool kernel_pays(const KernelPlan& plan, Device device) {
+  if (plan.row->config.kernel != 0) return true;
+  // Products a second through `mma.sync` as measured (H100) or predicted (sm_80, sm_89), cuDNN's,
+  // and bytes a second; the kernel saves writing y and reading it again.
+  const KernelTarget target = KernelTarget::of(device);
+  const int arch = target.architecture;
+  const double ours = arch == 90 ? 55e12 : 60e12;
+  const double cudnn = arch == 90 ? 130e12 : 70e12;
+  const double bandwidth = arch == 90 ? 3.0e12 : 1.0e12;
+  const Tiling& t = plan.tiling;
+  const double kernel = static_cast<double>(t.shape.rows.kernel * t.shape.columns.kernel);
+  const double elements_in = static_cast<double>(t.shape.images) * t.shape.groups *
+                             t.shape.in_channels * static_cast<double>(t.shape.rows.input) *
+                             static_cast<double>(t.shape.columns.input);
+  const double products = 2 * elements_in * t.shape.out_channels * kernel *
+                          (plan.row->config.split ? 3 : 1) *
+                          (plan.row->operand == OperandKind::Tf32 ? 1.0 : 0.5);
+  const double elements_out = static_cast<double>(t.shape.images) * t.shape.groups *
+                              t.shape.out_channels * static_cast<double>(t.shape.rows.output) *
+                              static_cast<double>(t.shape.columns.output);
+  const double bytes = plan.row->operand == OperandKind::Tf32 ? 4 : 2;
+  const double saved = (2 * elements_out + 2 * elements_in) * bytes / bandwidth;
+  return products / ours / efficiency(plan, target.multiprocessors) <= products / cudnn + saved;
+}
+
+}  // namespace tenon::ops::cuda

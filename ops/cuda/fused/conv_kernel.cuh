@@ -1,0 +1,221 @@
+// The fused kernel: transposed convolution, bias and pointwise chain in one pass over memory.
+//
+// It is an implicit matrix product. Rows are positions q of a tile (ops/fused/tiling.h), columns
+// output channels; for each phase the products of its taps with the window of x are summed on the
+// tensor cores, then the chain is applied in registers and z is written in NCHW, once.
+//
+//   producers (one warpgroup)             consumers (Config::value.groups warpgroups)
+//   for each tile, for each stage:        for each tile, for each stage:
+//     wait until the slot is empty          wait until the slot is full
+//     x, NCHW -> rows of 16 bytes           sum[phase] += window(tap) · weight(tap)
+//     weights, packed already               release the slot
+//     announce the slot as full           chain and bias in registers, store z
+//
+// The producers turn planes into rows of 16 bytes of consecutive channels, as the tensor cores read
+// them, on the way through their registers: no layout pass, no alignment that a width could break,
+// and what lies outside of x is a zero like any other. The ring of slots lets them run ahead into
+// the next tile while the consumers are still busy with the chain of this one.
+#pragma once
+
+#include "tenon/ops/cuda/fused/tile_writer.cuh"
+#include "tenon/ops/cuda/fused/window_loader.cuh"
+
+namespace tenon::ops::cuda {
+
+/// The packed weights of a tile's unit, in rows of 16 bytes.
+__device__ inline std::int64_t first_weight_row(const Tiling& t, KernelConfig config,
+                                                const TilePlace& place) {
+  const std::int64_t taps_before =
+      static_cast<std::int64_t>(place.unit / t.sets) * t.first_tap(t.sets) + t.first_tap(place.set);
+  return taps_before * t.stages * config.tap_rows();
+}
+
+/// A slot's number and the parity of its current use.
+struct RingPosition {
+  int slot = 0;
+  std::uint32_t parity = 0;
+
+  __device__ void advance(int slots) {
+    if (++slot == slots) {
+      slot = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// ---- producers -------------------------------------------------------------------------------
+
+/// Starts copying `rows` rows of packed weights; this thread is number `thread` of `threads`.
+__device__ inline void copy_weights(const void* packed, std::int64_t first_row, int rows,
+                                    char* shared, int thread, int threads) {
+  const uint4* source = static_cast<const uint4*>(packed) + first_row;
+  const std::uint32_t target = shared_address(shared);
+  for (int row = thread; row < rows; row += threads) {
+    copy_async(target + 16 * row, source + row);
+  }
+}
+
+template <class Operand, class Config, class Multiplier>
+__device__ void produce(const KernelArguments& arguments, const SharedLayout& layout, char* shared,
+                        int team) {
+  const Tiling& t = arguments.tiling;
+  auto* full = reinterpret_cast<PipelineBarrier*>(shared + layout.barriers);
+  PipelineBarrier* empty = full + arguments.slots;
+  WindowLoader<Operand, Config> loader(arguments,
+                                       reinterpret_cast<const int*>(shared + layout.places));
+  constexpr int kThreads = 32 * kProducerWarps;
+  const int thread = static_cast<int>(threadIdx.x) % kThreads;
+  int turn = team;  // stages until this team's next
+  const int tiles = t.tiles();
+  RingPosition ring{0, 1};  // all slots are empty at first
+  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    const TilePlace place(t, tile);
+    loader.begin_tile(place);
+    const int weight_rows = t.taps_of_set(place.set) * Config::value.tap_rows();
+    std::int64_t weight_row = first_weight_row(t, Config::value, place);
+    for (int stage = 0; stage < t.stages; ++stage, weight_row += weight_rows) {
+      if (turn == 0) {
+        empty[ring.slot].wait(ring.parity);
+        if constexpr (!Config::value.resident) {
+          char* target = shared + layout.weights + ring.slot * layout.weight_bytes;
+          if constexpr (Multiplier::kAsync) {
+            if (thread == 0) {
+              copy_bulk(target, static_cast<const uint4*>(arguments.packed) + weight_row,
+                        16 * weight_rows, full[ring.slot]);
+            }
+          } else {
+            copy_weights(arguments.packed, weight_row, weight_rows, target, thread, kThreads);
+          }
+        }
+        loader.load(stage, shared + layout.x + ring.slot * layout.x_bytes);
+        if constexpr (!Config::value.resident && !Multiplier::kAsync) copy_async_wait();
+        if constexpr (Multiplier::kAsync) fence_for_tensor_cores();
+        __syncwarp();
+        if (thread % 32 == 0) full[ring.slot].arrive();
+        turn = Config::value.teams;
+      }
+      --turn;
+      ring.advance(arguments.slots);
+    }
+  }
+}
+
+// ---- consumers -------------------------------------------------------------------------------
+
+/// How many pairs (half of x, half of weights) have products that count, and which: the small ones
+/// first, then heads with heads.
+constexpr int half_pairs(KernelConfig config) { return config.split ? 3 : 1; }
+constexpr int x_half(KernelConfig config, int pair) { return config.split && pair == 0; }
+constexpr int weight_half(KernelConfig config, int pair) { return config.split && pair == 1; }
+
+/// `Multiplier` adds a stage's products to the sums: see warp_multiplier.cuh and
+/// warpgroup_multiplier.cuh.
+template <class Operand, class Config, class Multiplier, class Chain>
+__device__ void consume(const KernelArguments& arguments, const SharedLayout& layout, char* shared,
+                        int group, const Chain& chain) {
+  using Element = typename OperandTraits<Operand>::Element;
+  const Tiling& t = arguments.tiling;
+  auto* full = reinterpret_cast<PipelineBarrier*>(shared + layout.barriers);
+  PipelineBarrier* empty = full + arguments.slots;
+  const bool leader = threadIdx.x % 32 == 0;
+  const Multiplier multiplier(t, group);
+  const std::uint32_t x = shared_address(shared + layout.x);
+  const std::uint32_t weights = shared_address(shared + layout.weights);
+  const bool take_turns = Config::value.groups == 2 && arguments.take_turns;
+  if (take_turns && group == 1) named_barrier_arrive(1, 256);  // group 0 begins
+  const int tiles = t.tiles();
+  Sums<Config> sums;
+  RingPosition ring;
+  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    const TilePlace place(t, tile);
+    [[maybe_unused]] Sums<Config> totals;
+    if constexpr (Config::value.split) {
+      begin_sums<Element, Config>(arguments, place, totals);
+      clear_sums<Config>(sums);
+    } else {
+      begin_sums<Element, Config>(arguments, place, sums);
+    }
+    if (take_turns) named_barrier_wait(1 + group, 256);
+    int unfinished = -1;  // the slot whose products may still be under way
+    for (int stage = 0; stage < t.stages; ++stage) {
+      full[ring.slot].wait(ring.parity);
+      multiplier.add(place.set, x + ring.slot * layout.x_bytes,
+                     weights + (Config::value.resident ? stage : ring.slot) * layout.weight_bytes,
+                     sums);
+      if (unfinished >= 0) {
+        multiplier.template wait<1>();
+        if (leader) empty[unfinished].arrive();
+      }
+      unfinished = ring.slot;
+      ring.advance(arguments.slots);
+      if constexpr (Config::value.split) {
+        // The tensor cores cut digits off at every sum, so that long sums drift: keep them short.
+        if ((stage + 1) % arguments.stages_of_sum == 0) {
+          multiplier.template wait<0>();
+          multiplier.settle(sums);
+          move_sums<Config>(sums, totals);
+        }
+      }
+    }
+    multiplier.template wait<0>();
+    if (leader) empty[unfinished].arrive();
+    if (take_turns && (group == 0 || tile + gridDim.x < tiles)) {
+      named_barrier_arrive(2 - group, 256);
+    }
+    multiplier.settle(sums);
+    if constexpr (Config::value.split) {
+      move_sums<Config>(sums, totals);
+      finish<Element, Config>(arguments, place, group, totals, chain);
+    } else {
+      finish<Element, Config>(arguments, place, group, sums, chain);
+    }
+  }
+}
+
+/// Runs by blocks of Config::value.threads(), as many as the device holds, at a multiple of the
+/// units where the weights are resident. Dynamic shared memory as SharedLayout says.
+template <class Operand, class Config, template <class, class> class MultiplierOf, class Chain>
+__global__ void __launch_bounds__(Config::value.threads(), 1)
+    conv_epilogue_kernel(const __grid_constant__ KernelArguments arguments, const Chain chain) {
+  using Multiplier = MultiplierOf<Operand, Config>;
+  extern __shared__ __align__(128) char shared[];
+  const Tiling& t = arguments.tiling;
+  const TilePlace first(t, blockIdx.x);
+  const SharedLayout layout(Config::value, t, arguments.slots);
+  auto* barriers = reinterpret_cast<PipelineBarrier*>(shared + layout.barriers);
+  if (threadIdx.x < arguments.slots) {
+    // Beside the warps, the thread that started a bulk copy arrives.
+    barriers[threadIdx.x].init(kProducerWarps +
+                               (Multiplier::kAsync && !Config::value.resident ? 1 : 0));
+    barriers[arguments.slots + threadIdx.x].init(4 * Config::value.groups);
+    // Bulk copies, which end a barrier's phase, must find it initialised too.
+    if constexpr (Multiplier::kAsync) fence_for_tensor_cores();
+  }
+  auto* places = reinterpret_cast<int*>(shared + layout.places);
+  const int vectors = t.window_columns / Config::value.vector;
+  for (int i = threadIdx.x; i < t.window_positions() / Config::value.vector;
+       i += Config::value.threads()) {
+    const int line = i / vectors;
+    places[i] = (line / t.window_rows) << 20 | (line % t.window_rows) << 10 |
+                i % vectors * Config::value.vector;
+  }
+  if constexpr (Config::value.resident) {
+    const int rows = t.taps_of_set(first.set) * Config::value.tap_rows() * t.stages;
+    copy_weights(arguments.packed, first_weight_row(t, Config::value, first), rows,
+                 shared + layout.weights, threadIdx.x, Config::value.threads());
+    copy_async_wait();
+    if constexpr (Multiplier::kAsync) fence_for_tensor_cores();
+  }
+  __syncthreads();
+  // The same in all lanes, which the compiler must know to keep warpgroup products under way.
+  const int group = __shfl_sync(~0U, static_cast<int>(threadIdx.x) / 128, 0);
+  if (group >= Config::value.groups) {
+    Multiplier::template share_registers<false>();
+    produce<Operand, Config, Multiplier>(arguments, layout, shared, group - Config::value.groups);
+  } else {
+    Multiplier::template share_registers<true>();
+    consume<Operand, Config, Multiplier>(arguments, layout, shared, group, chain);
+  }
+}
+
+}  // namespace tenon::ops::cuda

@@ -1,0 +1,83 @@
+// What the fused kernel is compiled for and called with.
+#pragma once
+
+#include <cstdint>
+
+#include "tenon/ops/fused/tiling.h"
+
+namespace tenon::ops::cuda {
+
+/// What a kernel is compiled for.
+struct KernelConfig {
+  int channels;       ///< output channels of a tile: 8, 16, 32 or 64
+  int row_phases;     ///< phases of a tile
+  int column_phases;  ///< stride.w
+  int blocks;         ///< blocks of 64 positions of a consumer group
+  int groups;         ///< consumer groups
+  int teams;          ///< of producers, which load every other stage
+  int chunks;         ///< rows of 16 bytes a position has in a stage: 2 or 4
+  int vector;         ///< columns of x that a producer reads at once: 1, 2 or 4
+  bool resident;      ///< the weights stay in shared memory for a block's life
+  bool split;         ///< float32 accuracy by three products of TF32 heads and tails
+  // Of one geometry only, where the products are unrolled; otherwise 0.
+  int kernel;
+  int padding;
+  int columns;  ///< of the tile
+
+  constexpr int phases() const { return row_phases * column_phases; }
+  constexpr int positions() const { return 64 * blocks * groups; }
+  constexpr int threads() const { return 128 * (groups + teams); }
+  constexpr int halves() const { return split ? 2 : 1; }
+  /// Rows of 16 bytes that a tap's weights take in a stage.
+  constexpr int tap_rows() const { return halves() * chunks * channels; }
+};
+
+/// The same as a type: a kernel's template argument.
+template <int kChannels, int kRowPhases, int kColumnPhases, int kBlocks, int kGroups, int kTeams,
+          int kChunks, int kVector, bool kResident, bool kSplit, int kKernel = 0, int kPadding = 0,
+          int kColumns = 0>
+struct StaticConfig {
+  static constexpr KernelConfig value{kChannels, kRowPhases, kColumnPhases, kBlocks,   kGroups,
+                                      kTeams,    kChunks,    kVector,       kResident, kSplit,
+                                      kKernel,   kPadding,   kColumns};
+};
+
+/// Warps of a team of producers.
+inline constexpr int kProducerWarps = 4;
+
+/// The kernel's one argument beside the chain.
+struct KernelArguments {
+  const void* x;       ///< [N, groups·Cin, H, W]
+  const void* packed;  ///< the same as pack_weights.h makes it
+  const void* bias;    ///< [groups·Cout] or null
+  void* z;             ///< [N, groups·Cout, Hout, Wout]
+  int* found_nan;  ///< set where split sums were no number, see exact_sums.h; null without split
+  Tiling tiling;
+  int slots;          ///< of the ring
+  int stages_of_sum;  ///< with split: stages that are summed before they join the total
+  bool aligned;       ///< x and its rows begin where vectors can be read at once
+  bool take_turns;    ///< consumer groups multiply one after the other, so that one's chain hides
+                      ///< behind another's products; needs slots for a whole tile
+};
+
+/// Where the parts of the dynamic shared memory begin, in bytes; the same on host and device.
+struct SharedLayout {
+  int barriers;
+  int places;  ///< where each vector of the window lies: image << 20 | row << 10 | column
+  int x;       ///< slots of x_bytes
+  int x_bytes;
+  int weights;  ///< slots of weight_bytes, or all stages of the block's unit
+  int weight_bytes;
+  int total;
+
+  TENON_HOST_DEVICE SharedLayout(KernelConfig config, const Tiling& t, int slots)
+      : barriers(0),
+        places(16 * slots),
+        x((places + 4 * t.window_positions() / config.vector + 127) / 128 * 128),
+        x_bytes(config.halves() * config.chunks * t.chunk_rows() * 16),
+        weights(x + slots * x_bytes),
+        weight_bytes(t.most_taps() * config.tap_rows() * 16),
+        total(weights + weight_bytes * (config.resident ? t.stages : slots)) {}
+};
+
+}  // namespace tenon::ops::cuda

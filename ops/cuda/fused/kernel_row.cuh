@@ -1,0 +1,42 @@
+// Makes a row of the table: instantiates the kernel.
+#pragma once
+
+#include "tenon/core/cuda/runtime.h"
+#include "tenon/ops/cuda/fused/conv_kernel.cuh"
+#include "tenon/ops/cuda/fused/epilogue.cuh"
+#include "tenon/ops/cuda/fused/kernel_rows.h"
+
+namespace tenon::ops::cuda {
+
+template <class Operand>
+constexpr OperandKind operand_kind() {
+  if constexpr (std::is_same_v<Operand, Tf32>) return OperandKind::Tf32;
+  if constexpr (std::is_same_v<Operand, __nv_bfloat16>) return OperandKind::BFloat16;
+  return OperandKind::Float16;
+}
+
+template <class Operand, class Config, template <class, class> class MultiplierOf>
+void launch_kernel(const KernelArguments& arguments, const Epilogue& epilogue, int blocks,
+                   int shared_bytes, Device device) {
+  using Chain = MishClampScale<float, true>;
+  const auto kernel = conv_epilogue_kernel<Operand, Config, MultiplierOf, Chain>;
+  // The most that any plan may want: the limit is the kernel's, not the launch's, so that a smaller
+  // one set by another thread would make this launch fail.
+  TENON_CUDA_CHECK(cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+      static_cast<int>(tenon::cuda::properties(device).shared_memory_a_block)));
+  kernel<<<blocks, Config::value.threads(), shared_bytes, tenon::cuda::current_stream(device)>>>(
+      arguments, Chain(epilogue));
+  TENON_CUDA_CHECK(cudaGetLastError());
+}
+
+/// A row with a tile of `images` x `rows` x `columns` positions.
+template <class Operand, class Config, template <class, class> class MultiplierOf>
+constexpr KernelRow kernel_row(const char* name, int architecture, int images, int rows,
+                               int columns, bool take_turns = false) {
+  return {name,          architecture, operand_kind<Operand>(),
+          Config::value, images,       rows,
+          columns,       take_turns,   launch_kernel<Operand, Config, MultiplierOf>};
+}
+
+}  // namespace tenon::ops::cuda

@@ -1,0 +1,99 @@
+// The products of a stage by warps, for sm_80 and later: a warp owns 16 positions of each block.
+#pragma once
+
+#include "tenon/ops/cuda/fused/conv_kernel.cuh"
+
+namespace tenon::ops::cuda {
+
+template <class Operand, class Config>
+class WarpMultiplier {
+  static constexpr KernelConfig kConfig = Config::value;
+  static constexpr int kChannels = kConfig.channels;
+
+ public:
+  static constexpr bool kAsync = false;
+
+  __device__ WarpMultiplier(const Tiling& tiling, int group) : tiling_(tiling) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int warp = static_cast<int>(threadIdx.x) / 32 % 4;
+    // ldmatrix: lanes 0 to 15 name rows of the first chunk, 16 to 31 of the second.
+#pragma unroll
+    for (int block = 0; block < kConfig.blocks; ++block) {
+      const PositionPlace place(tiling,
+                                (group * kConfig.blocks + block) * 64 + warp * 16 + lane % 16);
+      const int position =
+          (place.image * tiling.window_rows + place.row) * tiling.window_columns + place.column;
+      x_offset_[block] = 16 * (position + lane / 16 * tiling.chunk_rows());
+    }
+  }
+
+  template <bool kConsumer>
+  __device__ static void share_registers() {}
+  template <int kPending>
+  __device__ void wait() const {
+    __syncwarp();
+  }
+  __device__ void settle(Sums<Config>& /*sums*/) const {}
+
+  __device__ void add(int set, std::uint32_t x, std::uint32_t weights, Sums<Config>& sums) const {
+    const int window = tiling_.chunk_rows();
+    const TapTable& taps = tiling_.taps;
+#pragma unroll
+    for (int phase = 0; phase < kConfig.phases(); ++phase) {
+      const int end = taps.first[set * kConfig.phases() + phase + 1];
+      for (int tap = taps.first[set * kConfig.phases() + phase]; tap < end; ++tap) {
+        const std::uint32_t tap_x = x + 16 * taps.window[tap];
+        const std::uint32_t tap_weights =
+            weights + 16 * (tap - tiling_.first_tap(set)) * kConfig.tap_rows();
+#pragma unroll
+        for (int pair = 0; pair < half_pairs(kConfig); ++pair) {
+#pragma unroll
+          for (int chunk = 0; chunk < kConfig.chunks; chunk += 2) {
+            const int x_chunk = x_half(kConfig, pair) * kConfig.chunks + chunk;
+            const int weight_chunk = weight_half(kConfig, pair) * kConfig.chunks + chunk;
+            multiply_step(tap_x + 16 * x_chunk * window,
+                          tap_weights + 16 * weight_chunk * kChannels, phase, sums);
+          }
+        }
+      }
+    }
+  }
+
+ private:
+  /// 32 bytes of channels of one tap.
+  __device__ void multiply_step(std::uint32_t x, std::uint32_t weights, int phase,
+                                Sums<Config>& sums) const {
+    // Of the weights, lanes name 8 channels of both chunks, then the next 8.
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    weights += 16 * (lane % 8 + lane / 16 * 8) + 16 * (lane / 8 % 2 * kChannels);
+    std::uint32_t a[kConfig.blocks][4];
+#pragma unroll
+    for (int block = 0; block < kConfig.blocks; ++block) {
+      load_matrices(a[block], x + x_offset_[block]);
+    }
+    if constexpr (kChannels == 8) {
+      std::uint32_t b[2];
+      load_matrices(b, weights);
+#pragma unroll
+      for (int block = 0; block < kConfig.blocks; ++block) {
+        multiply<Operand>(sums[block][phase], a[block], b[0], b[1]);
+      }
+    } else {
+#pragma unroll
+      for (int j = 0; j < kChannels / 16; ++j) {
+        std::uint32_t b[4];
+        load_matrices(b, weights + 16 * 16 * j);
+#pragma unroll
+        for (int block = 0; block < kConfig.blocks; ++block) {
+          multiply<Operand>(sums[block][phase] + 8 * j, a[block], b[0], b[1]);
+          multiply<Operand>(sums[block][phase] + 8 * j + 4, a[block], b[2], b[3]);
+        }
+      }
+    }
+  }
+
+  const Tiling& tiling_;
+  std::uint32_t x_offset_[kConfig.blocks];
+};
+
+}  // namespace tenon::ops::cuda

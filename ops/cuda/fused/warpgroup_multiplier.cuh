@@ -1,0 +1,112 @@
+// The products of a stage by warpgroups, for sm_90a, unrolled for one geometry with square kernels,
+// all row phases in one set. Tiles must have 8 columns and a multiple of 8 rows, or a multiple of
+// 64 columns: then the eights of a block's 64 positions lie at equal distances.
+#pragma once
+
+#include <utility>
+
+#include "tenon/ops/cuda/fused/conv_kernel.cuh"
+#include "tenon/ops/cuda/fused/warpgroup.cuh"
+
+namespace tenon::ops::cuda {
+
+template <class Operand, class Config>
+class WarpgroupMultiplier {
+  static constexpr KernelConfig kConfig = Config::value;
+  static constexpr int kChannels = kConfig.channels;
+
+  static constexpr PhaseAxis axis() {
+    return {1, 1, kConfig.kernel, kConfig.column_phases, kConfig.padding, 1};
+  }
+  static constexpr TapList kTaps = list_taps(axis(), axis(), kConfig.row_phases, 0);
+  static constexpr WindowColumns kWindow = window_columns(kTaps, kConfig.columns, kConfig.vector);
+  /// Rows of 16 bytes from eight positions to the next eight.
+  static constexpr int kGroupRows = kConfig.columns == 8 ? kWindow.count : 8;
+
+ public:
+  static constexpr bool kAsync = true;
+
+  __device__ WarpgroupMultiplier(const Tiling& tiling, int group)
+      : chunk_rows_(tiling.chunk_rows()) {
+#pragma unroll
+    for (int block = 0; block < kConfig.blocks; ++block) {
+      first_position_[block] = first_window_position(tiling, group * kConfig.blocks + block);
+    }
+  }
+
+  /// Registers move from the producers, who need few, to the consumers.
+  template <bool kConsumer>
+  __device__ static void share_registers() {
+    static_assert(kConfig.groups == 2 && kConfig.teams <= 2);
+    if constexpr (kConsumer) {
+      asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kConfig.teams == 1 ? 216 : 184));
+    } else {
+      asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(72));
+    }
+  }
+
+  template <int kPending>
+  __device__ void wait() const {
+    warpgroup_wait<kPending>();
+  }
+
+  /// Keeps the compiler from using sums before they were waited for.
+  __device__ void settle(Sums<Config>& sums) const {
+#pragma unroll
+    for (int block = 0; block < kConfig.blocks; ++block) {
+#pragma unroll
+      for (int phase = 0; phase < kConfig.phases(); ++phase) {
+#pragma unroll
+        for (int i = 0; i < kChannels / 2; ++i) asm volatile("" : "+f"(sums[block][phase][i]));
+      }
+    }
+  }
+
+  __device__ void add(int /*set*/, std::uint32_t x, std::uint32_t weights,
+                      Sums<Config>& sums) const {
+    // Descriptors count in rows of 16 bytes.
+    x >>= 4;
+    weights >>= 4;
+    warpgroup_begin();
+#pragma unroll
+    for (int chunk = 0; chunk < kConfig.chunks; chunk += 2) {
+      const std::uint32_t chunk_x = x + chunk * chunk_rows_;
+#pragma unroll
+      for (int pair = 0; pair < half_pairs(kConfig); ++pair) {
+        const std::uint32_t half_x = chunk_x + x_half(kConfig, pair) * kConfig.chunks * chunk_rows_;
+        const int half_chunk = weight_half(kConfig, pair) * kConfig.chunks + chunk;
+        add_taps(half_x, weights, half_chunk, sums, std::make_index_sequence<kTaps.count>());
+      }
+    }
+    warpgroup_commit();
+  }
+
+ private:
+  template <std::size_t... kTap>
+  __device__ void add_taps(std::uint32_t x, std::uint32_t weights, int half_chunk,
+                           Sums<Config>& sums, std::index_sequence<kTap...> /*taps*/) const {
+    (add_tap<kTap>(x, weights, half_chunk, sums), ...);
+  }
+
+  template <std::size_t kTap>
+  __device__ void add_tap(std::uint32_t x, std::uint32_t weights, int half_chunk,
+                          Sums<Config>& sums) const {
+    constexpr Tap kThis = kTaps.taps[kTap];
+    constexpr int kPosition = (kThis.row_shift - kTaps.first_row_shift) * kWindow.count +
+                              kThis.column_shift - kWindow.first;
+    const std::uint64_t b =
+        descriptor(weights + static_cast<int>(kTap) * kConfig.tap_rows() + half_chunk * kChannels,
+                   16 * kChannels, 16 * 8);
+#pragma unroll
+    for (int block = 0; block < kConfig.blocks; ++block) {
+      const std::uint64_t a =
+          descriptor(x + first_position_[block] + kPosition, 16 * chunk_rows_, 16 * kGroupRows);
+      warpgroup_multiply<Operand, kChannels>(sums[block][kThis.phase], a, b);
+    }
+  }
+
+  std::uint32_t chunk_rows_;
+  int first_position_[kConfig.blocks];
+};
+
+}  // namespace tenon::ops::cuda

@@ -1,0 +1,36 @@
+// Rows of sm_90a's warpgroup products, each unrolled for one geometry.
+#pragma once
+
+#include <array>
+
+#include "tenon/ops/cuda/fused/kernel_row.cuh"
+#include "tenon/ops/cuda/fused/warpgroup_multiplier.cuh"
+
+namespace tenon::ops::cuda {
+
+/// What the configurations of one geometry have in common: two consumer groups and two teams of
+/// producers. (One team costs 10 to 30%: the loads' latency shows.)
+template <int kStride, int kKernel, int kPadding>
+struct Geometry {
+  template <int kColumns, int kChannels, int kBlocks, int kChunks, int kVector, bool kResident,
+            bool kSplit = false>
+  using Config = StaticConfig<kChannels, kStride, kStride, kBlocks, 2, 2, kChunks, kVector,
+                              kResident, kSplit, kKernel, kPadding, kColumns>;
+};
+
+/// Joins lists of rows.
+template <std::size_t kFirst, std::size_t kSecond>
+constexpr auto join_rows(const std::array<KernelRow, kFirst>& first,
+                         const std::array<KernelRow, kSecond>& second) {
+  std::array<KernelRow, kFirst + kSecond> rows{};
+  for (std::size_t i = 0; i < kFirst; ++i) rows[i] = first[i];
+  for (std::size_t i = 0; i < kSecond; ++i) rows[kFirst + i] = second[i];
+  return rows;
+}
+template <std::size_t kFirst, std::size_t kSecond, class... More>
+constexpr auto join_rows(const std::array<KernelRow, kFirst>& first,
+                         const std::array<KernelRow, kSecond>& second, const More&... more) {
+  return join_rows(join_rows(first, second), more...);
+}
+
+}  // namespace tenon::ops::cuda
