@@ -5,12 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "support/environment.h"
 #include "support/temporary_directory.h"
 
 namespace tenon::ops {
@@ -143,42 +143,20 @@ TEST_F(TuningCacheTest, LosesNothingWhenProcessesAndThreadsWriteAtOnce) {
   }
 }
 
-/// Sets environment variables for a scope; an empty value unsets.
-class Environment {
- public:
-  Environment(const char* name, const char* value) : name_(name) {
-    if (const char* old = std::getenv(name)) old_ = old;
-    set(value);
-  }
-  ~Environment() { set(old_ ? old_->c_str() : ""); }
-
- private:
-  void set(const char* value) {
-    if (*value == '\0') {
-      unsetenv(name_);
-    } else {
-      setenv(name_, value, 1);
-    }
-  }
-
-  const char* name_;
-  std::optional<std::string> old_;
-};
-
 TEST(CacheDirectory, TakesTheFirstThatIsSet) {
-  const Environment own("TENON_CACHE_DIR", "/own");
-  const Environment xdg("XDG_CACHE_HOME", "/xdg");
-  const Environment home("HOME", "/home/someone");
+  const test::EnvironmentGuard own("TENON_CACHE_DIR", "/own");
+  const test::EnvironmentGuard xdg("XDG_CACHE_HOME", "/xdg");
+  const test::EnvironmentGuard home("HOME", "/home/someone");
   EXPECT_EQ(cache_directory(), "/own");
-  const Environment no_own("TENON_CACHE_DIR", "");
+  const test::EnvironmentGuard no_own("TENON_CACHE_DIR", "");
   EXPECT_EQ(cache_directory(), "/xdg/tenon");
   {
-    const Environment relative("XDG_CACHE_HOME", "relative");
+    const test::EnvironmentGuard relative("XDG_CACHE_HOME", "relative");
     EXPECT_EQ(cache_directory(), "/home/someone/.cache/tenon");
   }
-  const Environment no_xdg("XDG_CACHE_HOME", "");
+  const test::EnvironmentGuard no_xdg("XDG_CACHE_HOME", "");
   EXPECT_EQ(cache_directory(), "/home/someone/.cache/tenon");
-  const Environment no_home("HOME", "");
+  const test::EnvironmentGuard no_home("HOME", "");
   EXPECT_EQ(cache_directory(), "");
 }
 
