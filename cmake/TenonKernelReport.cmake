@@ -15,7 +15,15 @@ file(MAKE_DIRECTORY ${directory})
 set(reports)
 foreach(source ${sources})
   get_filename_component(name ${source} NAME_WE)
-  foreach(arch ${TENON_KERNEL_REPORT_ARCHS})
+  set(archs ${TENON_KERNEL_REPORT_ARCHS})
+  if(name MATCHES "_sm90_")
+    # Warpgroup products are instructions of sm_90a alone.
+    set(archs 90a)
+    if(NOT "90" IN_LIST TENON_KERNEL_REPORT_ARCHS)
+      set(archs)
+    endif()
+  endif()
+  foreach(arch ${archs})
     set(base ${directory}/${name}.sm_${arch})
     add_custom_command(
       OUTPUT ${base}.ptx

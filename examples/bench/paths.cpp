@@ -109,7 +109,10 @@ Row run_path(const Problem& problem, const std::string& path, Purpose purpose) {
       return ops::conv_transpose2d_epilogue(set.x, set.weight, set.bias, problem.shape().options(),
                                             problem.epilogue());
     });
-    row.configuration = joined("the fused op", convolution_plan(problem));
+    const InputSet& set = problem.set(0);
+    const TensorSpec z{problem.shape().z(), set.x.dtype(), problem.device()};
+    const ops::ConvTranspose2dEpilogueOp op(problem.shape().options(), problem.epilogue());
+    row.configuration = op.kernel(set.x.spec(), set.weight.spec(), z);
     return row;
   }
   TENON_CHECK(path == "unfused", "--path: \"", path,
