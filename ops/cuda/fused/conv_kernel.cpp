@@ -118,7 +118,7 @@ double efficiency(const KernelPlan& plan, int multiprocessors) {
 }
 
 template <class Append>
-void visit_rows(int architecture, const Append& append) {
+void visit_rows([[maybe_unused]] int architecture, const Append& append) {
   const auto append_all = [&](std::span<const KernelRow> rows) {
     for (const KernelRow& row : rows) append(row);
   };
