@@ -48,17 +48,19 @@ endforeach()
 # Dynamic shared memory is chosen when a kernel is launched. A program of this name, where there is
 # one, prints a line for each configuration; kernel_report.py --help says what is in it.
 set(options)
+set(configurations)
 if(TARGET kernel_configurations)
   add_custom_command(
     OUTPUT ${directory}/configurations
     COMMAND kernel_configurations > ${directory}/configurations
     DEPENDS kernel_configurations
     VERBATIM)
-  set(options --configurations ${directory}/configurations)
+  set(configurations ${directory}/configurations)
+  set(options --configurations ${configurations})
 endif()
 add_custom_target(
   kernel_report
   COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/examples/bench/kernel_report.py
           --json ${directory}/kernel_report.json ${options} ${reports}
-  DEPENDS ${reports} $<$<BOOL:${options}>:${directory}/configurations>
+  DEPENDS ${reports} ${configurations}
   VERBATIM)
