@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <limits>
 #include <optional>
 #include <sstream>
 #include <string_view>
@@ -95,7 +94,7 @@ std::string hardware_name(Device device) {
   return std::string(properties.name) + (forced == nullptr ? "" : std::string(" as ") + forced);
 }
 
-Choice by_rule(std::vector<KernelPlan>& plans, Device device) {
+Choice by_rule(const std::vector<KernelPlan>& plans, Device device) {
   if (plans.empty() || !kernel_pays(plans.front(), device)) return {};
   return {plans.front(), false};
 }
@@ -155,8 +154,7 @@ std::string kernel_name(const BlockProblem& problem) {
   if (found != choices().end()) {
     choice = found->second;
   } else {
-    std::vector<KernelPlan> plans = kernel_plans(problem);
-    choice = by_rule(plans, problem.x.device);
+    choice = by_rule(kernel_plans(problem), problem.x.device);
   }
   if (!choice.plan) return std::string("cuda kernels (") + kLibraryPath + ")";
   return std::string("cuda fused kernel (") + choice.plan->row->name + ")";
