@@ -9,7 +9,7 @@
 namespace tenon::ops::cuda {
 
 /// What the configurations of one geometry have in common: two consumer groups and two teams of
-/// producers. (One team costs 10 to 30%: the loads' latency shows.)
+/// producers. (One team costs 3 to 32%: the loads' latency shows.)
 template <int kStride, int kKernel, int kPadding>
 struct Geometry {
   template <int kColumns, int kChannels, int kBlocks, int kChunks, int kVector, bool kResident,
