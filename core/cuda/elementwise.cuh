@@ -7,6 +7,7 @@
 #include <tuple>
 #include <utility>
 
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/cuda/types.cuh"
 #include "tenon/core/loop_nest.h"
@@ -95,8 +96,9 @@ __device__ void elementwise_at(const DeviceNest<1 + sizeof...(Ins)>& nest, std::
 /// Each thread computes `kCount` neighbours; the grid strides over the rest.
 template <int kCount, class Function, class Out, class... Ins>
 __global__ void __launch_bounds__(kElementwiseThreads)
-    elementwise_kernel(const DeviceNest<1 + sizeof...(Ins)> nest, std::uint32_t packs,
-                       const Function function) {
+    elementwise_kernel(PreviousKernel previous, const DeviceNest<1 + sizeof...(Ins)> nest,
+                       std::uint32_t packs, const Function function) {
+  previous.wait();
   const std::uint32_t step = gridDim.x * kElementwiseThreads;
   for (std::uint32_t i = blockIdx.x * kElementwiseThreads + threadIdx.x; i < packs; i += step) {
     elementwise_at<kCount, Function, Out, Ins...>(nest, i * kCount, function,
@@ -182,10 +184,9 @@ template <int kCount, class Out, class... Ins, class Function>
 void launch_elementwise(const tenon::detail::LoopNest<1 + sizeof...(Ins)>& nest,
                         const Function& function, Device device) {
   const std::int64_t packs = nest.shape.numel() / kCount;
-  elementwise_kernel<kCount, Function, Out, Ins...>
-      <<<elementwise_blocks(packs, device), kElementwiseThreads, 0, current_stream(device)>>>(
-          DeviceNest<1 + sizeof...(Ins)>(nest), static_cast<std::uint32_t>(packs), function);
-  TENON_CUDA_CHECK(cudaGetLastError());
+  launch<elementwise_kernel<kCount, Function, Out, Ins...>>(
+      {elementwise_blocks(packs, device), kElementwiseThreads}, device,
+      DeviceNest<1 + sizeof...(Ins)>(nest), static_cast<std::uint32_t>(packs), function);
 }
 
 /// target[i] = convert<Out>(function(inputs[i]…)), where each input broadcasts to `target`'s shape

@@ -1,6 +1,7 @@
 #include "tenon/core/cuda/elementwise.cuh"
 #include "tenon/core/cuda/fault.h"
 #include "tenon/core/cuda/kernels.h"
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/cuda/reduce.cuh"
 #include "tenon/core/cuda/staging.h"
 #include "tenon/core/kernels.h"
@@ -46,6 +47,8 @@ struct Store {
     target[position] = convert<T>(state);
   }
 };
+
+__global__ void empty_kernel(PreviousKernel previous) { previous.wait(); }
 
 /// A copy within one device.
 void copy_local(const Tensor& source, const Tensor& target) {
@@ -127,6 +130,11 @@ void sum_to(const Tensor& source, const Tensor& target) {
     reduce<T, typename Sum<T>::State>(source, nest, Sum<T>(),
                                       Store<T>{static_cast<T*>(target.raw_data())});
   });
+}
+
+void launch_nothing(Device device, unsigned threads) {
+  const DeviceGuard guard(device);
+  launch<empty_kernel>({1, threads}, device);
 }
 
 }  // namespace tenon::cuda

@@ -16,5 +16,8 @@ void add(const Tensor& a, const Tensor& b, const Tensor& target);
 /// Sums `source` into the contiguous `target`, whose shape broadcasts to the source's. The order
 /// of additions is fixed by shapes and strides alone.
 void sum_to(const Tensor& source, const Tensor& target);
+/// Launches a kernel that does nothing, one block of `threads`: what a launch alone costs the host,
+/// and what becomes of one that fails (a block has at most 1,024 threads).
+void launch_nothing(Device device, unsigned threads = 32);
 
 }  // namespace tenon::cuda

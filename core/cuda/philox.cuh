@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "tenon/core/cuda/elementwise.cuh"
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/tensor.h"
 
@@ -35,8 +36,9 @@ inline constexpr int kPhiloxThreads = 256;
 /// off at `count`. `aligned`: four values can be stored as one.
 template <class T, class Draw>
 __global__ void __launch_bounds__(kPhiloxThreads)
-    philox_kernel(T* target, std::int64_t count, bool aligned, std::uint64_t seed,
-                  std::uint64_t first_block, const Draw draw) {
+    philox_kernel(PreviousKernel previous, T* target, std::int64_t count, bool aligned,
+                  std::uint64_t seed, std::uint64_t first_block, const Draw draw) {
+  previous.wait();
   const std::int64_t block = std::int64_t{blockIdx.x} * kPhiloxThreads + threadIdx.x;
   const std::int64_t begin = 4 * block;
   if (begin >= count) return;
@@ -62,10 +64,9 @@ void fill_from_philox(const Tensor& target, std::uint64_t seed, std::uint64_t fi
   T* data = static_cast<T*>(target.raw_data());
   const bool aligned = reinterpret_cast<std::uintptr_t>(data) % sizeof(Pack<T, 4>) == 0;
   constexpr std::int64_t kABlock = 4 * kPhiloxThreads;
-  philox_kernel<T>
-      <<<static_cast<unsigned>((count + kABlock - 1) / kABlock), kPhiloxThreads, 0,
-         current_stream(target.device())>>>(data, count, aligned, seed, first_block, draw);
-  TENON_CUDA_CHECK(cudaGetLastError());
+  launch<philox_kernel<T, Draw>>(
+      {static_cast<unsigned>((count + kABlock - 1) / kABlock), kPhiloxThreads}, target.device(),
+      data, count, aligned, seed, first_block, draw);
 }
 
 }  // namespace tenon::cuda

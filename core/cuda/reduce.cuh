@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/cuda/types.cuh"
 #include "tenon/core/loop_nest.h"
@@ -57,9 +58,10 @@ struct ReduceShape {
 /// `identity()`, `map(value, Place) -> State` and `combine(State, State)`.
 template <class T, class State, class Reducer>
 __global__ void __launch_bounds__(kReduceThreads)
-    reduce_kernel(const T* source, DeviceDims kept, DeviceDims summed, ReduceShape shape,
-                  Reducer reducer, State* partial) {
+    reduce_kernel(PreviousKernel previous, const T* source, DeviceDims kept, DeviceDims summed,
+                  ReduceShape shape, Reducer reducer, State* partial) {
   __shared__ State shared[kReduceThreads];
+  previous.wait();
   const int column = static_cast<int>(threadIdx.x) % shape.columns;
   const int row = static_cast<int>(threadIdx.x) / shape.columns;
   const int rows = kReduceThreads / shape.columns;
@@ -92,8 +94,9 @@ __global__ void __launch_bounds__(kReduceThreads)
 /// finish(result, combination of its chunks) for every result.
 template <class State, class Reducer, class Finish>
 __global__ void __launch_bounds__(kReduceThreads)
-    finish_kernel(const State* partial, std::int64_t results, std::int64_t chunks, Reducer reducer,
-                  Finish finish) {
+    finish_kernel(PreviousKernel previous, const State* partial, std::int64_t results,
+                  std::int64_t chunks, Reducer reducer, Finish finish) {
+  previous.wait();
   const std::int64_t result = std::int64_t{blockIdx.x} * kReduceThreads + threadIdx.x;
   if (result >= results) return;
   State state = partial[result];
@@ -126,16 +129,14 @@ void reduce(const Tensor& source, const tenon::detail::ReductionNest& nest, cons
   const auto scratch =
       Storage::allocate(static_cast<std::size_t>(chunks * shape.results) * sizeof(State), device);
   State* partial = reinterpret_cast<State*>(scratch->data());
-  const cudaStream_t stream = current_stream(device);
-  reduce_kernel<T, State><<<dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(chunks)),
-                            kReduceThreads, 0, stream>>>(
-      static_cast<const T*>(source.raw_data()), DeviceDims(nest.kept, nest.kept_source),
-      DeviceDims(nest.summed, nest.summed_source), shape, reducer, partial);
-  TENON_CUDA_CHECK(cudaGetLastError());
+  const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(chunks));
+  launch<reduce_kernel<T, State, Reducer>>(
+      {grid, kReduceThreads}, device, static_cast<const T*>(source.raw_data()),
+      DeviceDims(nest.kept, nest.kept_source), DeviceDims(nest.summed, nest.summed_source), shape,
+      reducer, partial);
   const auto blocks = static_cast<unsigned>((shape.results + kReduceThreads - 1) / kReduceThreads);
-  finish_kernel<State>
-      <<<blocks, kReduceThreads, 0, stream>>>(partial, shape.results, chunks, reducer, finish);
-  TENON_CUDA_CHECK(cudaGetLastError());
+  launch<finish_kernel<State, Reducer, Finish>>({blocks, kReduceThreads}, device, partial,
+                                                shape.results, chunks, reducer, finish);
 }
 
 }  // namespace tenon::cuda

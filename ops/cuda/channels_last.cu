@@ -58,10 +58,9 @@ Tensor to_channels_last(const Tensor& x) {
   const tenon::cuda::DeviceGuard guard(x.device());
   const ImageGrid grid(target, x);
   tenon::cuda::visit_device_floating(x.dtype(), "channels_last", [&]<class T>() {
-    to_channels_last_kernel<T>
-        <<<grid.blocks<T>(), PassTiling<T>::kThreads, 0, tenon::cuda::current_stream(x.device())>>>(
-            static_cast<const T*>(x.raw_data()), static_cast<T*>(target.raw_data()), grid);
-    TENON_CUDA_CHECK(cudaGetLastError());
+    tenon::cuda::launch<to_channels_last_kernel<T>>({grid.blocks<T>(), PassTiling<T>::kThreads},
+                                                    x.device(), static_cast<const T*>(x.raw_data()),
+                                                    static_cast<T*>(target.raw_data()), grid);
   });
   return target;
 }

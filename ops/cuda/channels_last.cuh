@@ -6,6 +6,7 @@
 #pragma once
 
 #include "tenon/core/cuda/elementwise.cuh"
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/cuda/types.cuh"
 #include "tenon/core/tensor.h"
@@ -292,10 +293,9 @@ __global__ void __launch_bounds__(PassTiling<T>::kThreads)
 template <class T, class Function>
 void launch_to_planes(const Tensor& source, const Tensor& target, const ImageGrid& grid,
                       const Function& function) {
-  to_planes_kernel<T><<<grid.blocks<T>(), PassTiling<T>::kThreads, 0,
-                        tenon::cuda::current_stream(target.device())>>>(
+  tenon::cuda::launch<to_planes_kernel<T, Function>>(
+      {grid.blocks<T>(), PassTiling<T>::kThreads}, target.device(),
       static_cast<const T*>(source.raw_data()), static_cast<T*>(target.raw_data()), grid, function);
-  TENON_CUDA_CHECK(cudaGetLastError());
 }
 
 }  // namespace tenon::ops::cuda

@@ -1,4 +1,5 @@
 #include "tenon/core/cuda/fault.cuh"
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/cuda/types.cuh"
 #include "tenon/ops/cuda/gather.h"
@@ -11,6 +12,7 @@ using tenon::cuda::compute_type;
 using tenon::cuda::convert;
 using tenon::cuda::current_stream;
 using tenon::cuda::IndexCheck;
+using tenon::cuda::PreviousKernel;
 
 constexpr int kThreads = 256;
 
@@ -21,8 +23,10 @@ unsigned blocks_for(std::int64_t threads) {
 /// Elements are only moved, so that one instance serves all dtypes of a size.
 template <class Bits>
 __global__ void __launch_bounds__(kThreads)
-    gather_kernel(const Bits* x, std::int64_t size, const std::int64_t* index, std::int64_t count,
-                  std::int64_t picked, std::int64_t inner, IndexCheck check, Bits* out) {
+    gather_kernel(PreviousKernel previous, const Bits* x, std::int64_t size,
+                  const std::int64_t* index, std::int64_t count, std::int64_t picked,
+                  std::int64_t inner, IndexCheck check, Bits* out) {
+  previous.wait();
   const std::int64_t element = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (element >= count) return;
   const std::int64_t at = index[element];
@@ -36,12 +40,11 @@ void gather_typed(const Tensor& x, std::size_t dim, const Tensor& index, const T
   const Split picked(index.shape(), dim);
   const Device device = x.device();
   const std::int64_t count = index.numel();
-  gather_kernel<Bits><<<blocks_for(count), kThreads, 0, current_stream(device)>>>(
-      static_cast<const Bits*>(x.raw_data()), Split(x.shape(), dim).length,
-      index.data<std::int64_t>(), count, picked.length, picked.inner,
+  tenon::cuda::launch<gather_kernel<Bits>>(
+      {blocks_for(count), kThreads}, device, static_cast<const Bits*>(x.raw_data()),
+      Split(x.shape(), dim).length, index.data<std::int64_t>(), count, picked.length, picked.inner,
       IndexCheck{tenon::cuda::fault_slot(device), "gather: index"},
       static_cast<Bits*>(out.raw_data()));
-  TENON_CUDA_CHECK(cudaGetLastError());
 }
 
 /// Threads that are enough to fill a GPU.
@@ -102,20 +105,19 @@ void scatter_add(const Tensor& x, std::size_t dim, const Tensor& index, const Te
   if (out.numel() == 0 && x.numel() == 0) return;
   const Device device = x.device();
   const tenon::cuda::DeviceGuard guard(device);
-  const cudaStream_t stream = current_stream(device);
   const Split picked(index.shape(), dim);
   const std::int64_t columns = picked.outer * picked.inner;
   const std::int64_t parts = parts_of_a_column(columns, picked.length);
   tenon::cuda::visit_device_floating(x.dtype(), "scatter_add", [&]<class T>() {
     const auto bytes = static_cast<std::size_t>(out.numel()) * sizeof(T);
-    TENON_CUDA_CHECK(cudaMemsetAsync(out.raw_data(), 0, bytes, stream));
+    TENON_CUDA_CHECK(cudaMemsetAsync(out.raw_data(), 0, bytes, current_stream(device)));
     if (x.numel() == 0) return;
-    scatter_add_kernel<T><<<blocks_for(columns * parts), kThreads, 0, stream>>>(
-        static_cast<const T*>(x.raw_data()), index.data<std::int64_t>(), columns, parts,
-        picked.length, picked.inner, Split(out.shape(), dim).length,
+    tenon::cuda::launch<scatter_add_kernel<T>>(
+        {blocks_for(columns * parts), kThreads}, device, static_cast<const T*>(x.raw_data()),
+        index.data<std::int64_t>(), columns, parts, picked.length, picked.inner,
+        Split(out.shape(), dim).length,
         IndexCheck{tenon::cuda::fault_slot(device), "scatter_add: index"},
         static_cast<T*>(out.raw_data()));
-    TENON_CUDA_CHECK(cudaGetLastError());
   });
 }
 

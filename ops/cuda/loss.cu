@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "tenon/core/cuda/fault.cuh"
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/cuda/types.cuh"
 #include "tenon/ops/cuda/loss.h"
@@ -12,6 +13,7 @@ namespace {
 using tenon::cuda::compute_type;
 using tenon::cuda::convert;
 using tenon::cuda::IndexCheck;
+using tenon::cuda::PreviousKernel;
 
 constexpr int kThreads = 256;
 
@@ -27,7 +29,9 @@ struct Nll {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) nll_loss_kernel(Nll<T> nll, IndexCheck check) {
+__global__ void __launch_bounds__(kThreads)
+    nll_loss_kernel(PreviousKernel previous, Nll<T> nll, IndexCheck check) {
+  previous.wait();
   using C = compute_type<T>;
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= nll.samples) return;
@@ -66,10 +70,9 @@ void nll_loss(const Tensor& x, const Tensor& target, const Tensor& weight,
                      split.length,
                      split.inner,
                      ignore_index};
-    nll_loss_kernel<T><<<static_cast<unsigned>((samples + kThreads - 1) / kThreads), kThreads, 0,
-                         tenon::cuda::current_stream(device)>>>(
-        nll, IndexCheck{tenon::cuda::fault_slot(device), "nll_loss: target"});
-    TENON_CUDA_CHECK(cudaGetLastError());
+    tenon::cuda::launch<nll_loss_kernel<T>>(
+        {static_cast<unsigned>((samples + kThreads - 1) / kThreads), kThreads}, device, nll,
+        IndexCheck{tenon::cuda::fault_slot(device), "nll_loss: target"});
   });
 }
 

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "tenon/core/cuda/elementwise.cuh"
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/cuda/types.cuh"
 #include "tenon/ops/cuda/optimizer_step.h"
 
@@ -12,13 +13,16 @@ using tenon::cuda::convert;
 using tenon::cuda::DeviceNest;
 using tenon::cuda::kElementwiseThreads;
 using tenon::cuda::Pack;
+using tenon::cuda::PreviousKernel;
 using tenon::detail::LoopNest;
 
 /// Changes operands in place: `update` gets an element of each, and those whose bit is set in
 /// `Update::kWritten` are written back.
 template <class T, int kCount, int kOperands, class Update>
 __global__ void __launch_bounds__(kElementwiseThreads)
-    update_kernel(const DeviceNest<kOperands> nest, std::uint32_t packs, const Update update) {
+    update_kernel(PreviousKernel previous, const DeviceNest<kOperands> nest, std::uint32_t packs,
+                  const Update update) {
+  previous.wait();
   using C = compute_type<T>;
   const std::uint32_t step = gridDim.x * kElementwiseThreads;
   const int inner = nest.dims - 1;
@@ -52,11 +56,9 @@ __global__ void __launch_bounds__(kElementwiseThreads)
 template <class T, int kCount, int kOperands, class Update>
 void launch_update(const LoopNest<kOperands>& nest, const Update& update, Device device) {
   const std::int64_t packs = nest.shape.numel() / kCount;
-  update_kernel<T, kCount, kOperands>
-      <<<tenon::cuda::elementwise_blocks(packs, device), kElementwiseThreads, 0,
-         tenon::cuda::current_stream(device)>>>(DeviceNest<kOperands>(nest),
-                                                static_cast<std::uint32_t>(packs), update);
-  TENON_CUDA_CHECK(cudaGetLastError());
+  tenon::cuda::launch<update_kernel<T, kCount, kOperands, Update>>(
+      {tenon::cuda::elementwise_blocks(packs, device), kElementwiseThreads}, device,
+      DeviceNest<kOperands>(nest), static_cast<std::uint32_t>(packs), update);
 }
 
 /// Runs `update` over the elements of `operands`, which have one shape and element type `T`.

@@ -1,3 +1,4 @@
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/cuda/types.cuh"
 #include "tenon/core/kernels.h"
@@ -8,6 +9,7 @@ namespace {
 
 using tenon::cuda::compute_type;
 using tenon::cuda::convert;
+using tenon::cuda::PreviousKernel;
 
 constexpr int kThreads = 256;
 
@@ -75,7 +77,8 @@ __device__ Extent extent(std::int64_t out, int kernel, int stride, int padding, 
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    max_pool_kernel(const T* x, Windows w, T* y, std::int64_t* places) {
+    max_pool_kernel(PreviousKernel previous, const T* x, Windows w, T* y, std::int64_t* places) {
+  previous.wait();
   using C = compute_type<T>;
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= w.planes * w.out_height * w.out_width) return;
@@ -109,9 +112,10 @@ __global__ void __launch_bounds__(kThreads)
 /// of them in the order of lanes, so that the sum never depends on timing.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    plane_scatter_kernel(const T* values, const std::int64_t* places, Planes layout,
-                         std::int64_t planes, std::int64_t values_a_plane, std::int64_t pixels,
-                         T* result) {
+    plane_scatter_kernel(PreviousKernel previous, const T* values, const std::int64_t* places,
+                         Planes layout, std::int64_t planes, std::int64_t values_a_plane,
+                         std::int64_t pixels, T* result) {
+  previous.wait();
   using C = compute_type<T>;
   const std::int64_t plane = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) / 32;
   if (plane >= planes) return;
@@ -140,9 +144,10 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    plane_gather_kernel(const T* planes, const std::int64_t* places, Planes layout,
-                        std::int64_t count, std::int64_t values_a_plane, std::int64_t pixels,
-                        T* values) {
+    plane_gather_kernel(PreviousKernel previous, const T* planes, const std::int64_t* places,
+                        Planes layout, std::int64_t count, std::int64_t values_a_plane,
+                        std::int64_t pixels, T* values) {
+  previous.wait();
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= count) return;
   const std::int64_t begin = layout.begin(layout.plane_of(i, values_a_plane), pixels);
@@ -151,7 +156,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    avg_pool_kernel(const T* x, Windows w, bool count_padding, T* y) {
+    avg_pool_kernel(PreviousKernel previous, const T* x, Windows w, bool count_padding, T* y) {
+  previous.wait();
   using C = compute_type<T>;
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= w.planes * w.out_height * w.out_width) return;
@@ -174,7 +180,9 @@ __global__ void __launch_bounds__(kThreads)
 /// One thread an element of the image adds the windows that cover it.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    avg_pool_backward_kernel(const T* grad_out, Windows w, bool count_padding, T* grad_x) {
+    avg_pool_backward_kernel(PreviousKernel previous, const T* grad_out, Windows w,
+                             bool count_padding, T* grad_x) {
+  previous.wait();
   using C = compute_type<T>;
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= w.planes * w.height * w.width) return;
@@ -200,15 +208,13 @@ __global__ void __launch_bounds__(kThreads)
   grad_x[i] = convert<T>(sum);
 }
 
-/// Launches `kernel` with one thread for each of `count` items.
-template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), std::int64_t count, Device device,
-            Arguments... arguments) {
+/// Launches `kKernel` with one thread for each of `count` items.
+template <auto kKernel, class... Arguments>
+void launch_items(std::int64_t count, Device device, const Arguments&... arguments) {
   if (count == 0) return;
   const tenon::cuda::DeviceGuard guard(device);
   const auto blocks = static_cast<unsigned>((count + kThreads - 1) / kThreads);
-  kernel<<<blocks, kThreads, 0, tenon::cuda::current_stream(device)>>>(arguments...);
-  TENON_CUDA_CHECK(cudaGetLastError());
+  tenon::cuda::launch<kKernel>({blocks, kThreads}, device, arguments...);
 }
 
 template <class T>
@@ -222,8 +228,8 @@ void max_pool2d(const Tensor& x, Pair kernel, Pair stride, const MaxPool2dOption
                 const Tensor& y, const Tensor& places) {
   const Windows w(x, y, kernel, stride, options.padding, options.dilation);
   tenon::cuda::visit_device_floating(x.dtype(), "max_pool2d", [&]<class T>() {
-    launch(max_pool_kernel<T>, y.numel(), x.device(), pointer<const T>(x), w, pointer<T>(y),
-           pointer<std::int64_t>(places));
+    launch_items<max_pool_kernel<T>>(y.numel(), x.device(), pointer<const T>(x), w, pointer<T>(y),
+                                     pointer<std::int64_t>(places));
   });
 }
 
@@ -233,9 +239,9 @@ void plane_scatter(const Tensor& values, const Tensor& places, const Tensor& pla
   const std::int64_t pixels = plane.shape()[2] * plane.shape()[3];
   const std::int64_t values_a_plane = planes == 0 ? 0 : values.numel() / planes;
   tenon::cuda::visit_device_floating(values.dtype(), "max_pool2d", [&]<class T>() {
-    launch(plane_scatter_kernel<T>, planes * 32, values.device(), pointer<const T>(values),
-           pointer<const std::int64_t>(places), Planes(plane, values), planes, values_a_plane,
-           pixels, pointer<T>(plane));
+    launch_items<plane_scatter_kernel<T>>(
+        planes * 32, values.device(), pointer<const T>(values), pointer<const std::int64_t>(places),
+        Planes(plane, values), planes, values_a_plane, pixels, pointer<T>(plane));
   });
 }
 
@@ -244,9 +250,10 @@ void plane_gather(const Tensor& plane, const Tensor& places, const Tensor& value
   const std::int64_t pixels = plane.shape()[2] * plane.shape()[3];
   const std::int64_t values_a_plane = planes == 0 ? 0 : values.numel() / planes;
   tenon::cuda::visit_device_floating(plane.dtype(), "max_pool2d", [&]<class T>() {
-    launch(plane_gather_kernel<T>, values.numel(), plane.device(), pointer<const T>(plane),
-           pointer<const std::int64_t>(places), Planes(plane, values), values.numel(),
-           values_a_plane, pixels, pointer<T>(values));
+    launch_items<plane_gather_kernel<T>>(values.numel(), plane.device(), pointer<const T>(plane),
+                                         pointer<const std::int64_t>(places), Planes(plane, values),
+                                         values.numel(), values_a_plane, pixels,
+                                         pointer<T>(values));
   });
 }
 
@@ -254,8 +261,8 @@ void avg_pool2d(const Tensor& x, Pair kernel, Pair stride, const AvgPool2dOption
                 const Tensor& y) {
   const Windows w(x, y, kernel, stride, options.padding, 1);
   tenon::cuda::visit_device_floating(x.dtype(), "avg_pool2d", [&]<class T>() {
-    launch(avg_pool_kernel<T>, y.numel(), x.device(), pointer<const T>(x), w,
-           options.count_include_pad, pointer<T>(y));
+    launch_items<avg_pool_kernel<T>>(y.numel(), x.device(), pointer<const T>(x), w,
+                                     options.count_include_pad, pointer<T>(y));
   });
 }
 
@@ -263,8 +270,9 @@ void avg_pool2d_backward(const Tensor& grad_out, Pair kernel, Pair stride,
                          const AvgPool2dOptions& options, const Tensor& grad_x) {
   const Windows w(grad_x, grad_out, kernel, stride, options.padding, 1);
   tenon::cuda::visit_device_floating(grad_out.dtype(), "avg_pool2d", [&]<class T>() {
-    launch(avg_pool_backward_kernel<T>, grad_x.numel(), grad_out.device(),
-           pointer<const T>(grad_out), w, options.count_include_pad, pointer<T>(grad_x));
+    launch_items<avg_pool_backward_kernel<T>>(grad_x.numel(), grad_out.device(),
+                                              pointer<const T>(grad_out), w,
+                                              options.count_include_pad, pointer<T>(grad_x));
   });
 }
 

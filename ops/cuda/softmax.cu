@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/cuda/types.cuh"
 #include "tenon/ops/cuda/softmax.h"
@@ -11,6 +12,7 @@ namespace {
 
 using tenon::cuda::compute_type;
 using tenon::cuda::convert;
+using tenon::cuda::PreviousKernel;
 
 constexpr int kWarp = 32;
 constexpr int kThreads = 256;
@@ -80,8 +82,9 @@ __device__ C normalized(C x, const Normalizer<C>& all, C total, C log_total, boo
 /// Rows whose elements are neighbours, `threads_a_row` (a warp or the block) working on each.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    softmax_rows_kernel(const T* x, std::int64_t rows, std::int64_t length, int threads_a_row,
-                        bool logarithm, T* y) {
+    softmax_rows_kernel(PreviousKernel previous, const T* x, std::int64_t rows, std::int64_t length,
+                        int threads_a_row, bool logarithm, T* y) {
+  previous.wait();
   using C = compute_type<T>;
   __shared__ Normalizer<C> slots[kThreads / kWarp];
   const int thread = static_cast<int>(threadIdx.x);
@@ -114,8 +117,9 @@ __global__ void __launch_bounds__(kThreads)
 /// warps share the elements of each.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    softmax_columns_kernel(const T* x, std::int64_t columns, std::int64_t length,
-                           std::int64_t inner, bool logarithm, T* y) {
+    softmax_columns_kernel(PreviousKernel previous, const T* x, std::int64_t columns,
+                           std::int64_t length, std::int64_t inner, bool logarithm, T* y) {
+  previous.wait();
   using C = compute_type<T>;
   __shared__ Normalizer<C> slots[kThreads];
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -144,21 +148,21 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-void softmax_typed(const T* x, const Split& split, bool logarithm, T* y, cudaStream_t stream) {
+void softmax_typed(const T* x, const Split& split, bool logarithm, T* y, Device device) {
   const auto blocks_of = [](std::int64_t count, std::int64_t a_block) {
     return static_cast<unsigned>((count + a_block - 1) / a_block);
   };
   if (split.inner == 1) {
     const int threads_a_row = split.length <= kLongestRowOfAWarp ? kWarp : kThreads;
-    softmax_rows_kernel<T>
-        <<<blocks_of(split.outer, kThreads / threads_a_row), kThreads, 0, stream>>>(
-            x, split.outer, split.length, threads_a_row, logarithm, y);
+    tenon::cuda::launch<softmax_rows_kernel<T>>(
+        {blocks_of(split.outer, kThreads / threads_a_row), kThreads}, device, x, split.outer,
+        split.length, threads_a_row, logarithm, y);
   } else {
     const std::int64_t columns = split.outer * split.inner;
-    softmax_columns_kernel<T><<<blocks_of(columns, kWarp), kThreads, 0, stream>>>(
-        x, columns, split.length, split.inner, logarithm, y);
+    tenon::cuda::launch<softmax_columns_kernel<T>>({blocks_of(columns, kWarp), kThreads}, device, x,
+                                                   columns, split.length, split.inner, logarithm,
+                                                   y);
   }
-  TENON_CUDA_CHECK(cudaGetLastError());
 }
 
 }  // namespace
@@ -168,7 +172,7 @@ void softmax(const Tensor& x, std::size_t dim, bool logarithm, const Tensor& y) 
   const tenon::cuda::DeviceGuard guard(x.device());
   tenon::cuda::visit_device_floating(x.dtype(), "softmax", [&]<class T>() {
     softmax_typed(static_cast<const T*>(x.raw_data()), Split(x.shape(), dim), logarithm,
-                  static_cast<T*>(y.raw_data()), tenon::cuda::current_stream(x.device()));
+                  static_cast<T*>(y.raw_data()), x.device());
   });
 }
 

@@ -1,4 +1,5 @@
 #include "tenon/core/cuda/elementwise.cuh"
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/kernels.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cuda/fused/epilogue.cuh"
@@ -292,18 +293,19 @@ T* pointer(const Tensor& tensor) {
 void epilogue_pass(const Tensor& data, const Tensor& bias, const Epilogue& epilogue) {
   if (data.numel() == 0) return;
   const tenon::cuda::DeviceGuard guard(data.device());
-  const cudaStream_t stream = tenon::cuda::current_stream(data.device());
   with_types(data, true, epilogue, [&]<class T, int kCount>(auto chain) {
+    using Chain = decltype(chain);
     if (is_channels_last(data)) {
       const PixelGrid grid(data, kCount);
-      epilogue_last_kernel<T, kCount>
-          <<<grid.blocks(), kThreads, 0, stream>>>(pointer<T>(data), pointer<T>(bias), grid, chain);
+      tenon::cuda::launch<epilogue_last_kernel<T, kCount, Chain>>({grid.blocks(), kThreads},
+                                                                  data.device(), pointer<T>(data),
+                                                                  pointer<T>(bias), grid, chain);
     } else {
       const PlaneGrid grid(data, kCount);
-      epilogue_kernel<T, kCount>
-          <<<grid.blocks(), kThreads, 0, stream>>>(pointer<T>(data), pointer<T>(bias), grid, chain);
+      tenon::cuda::launch<epilogue_kernel<T, kCount, Chain>>({grid.blocks(), kThreads},
+                                                             data.device(), pointer<T>(data),
+                                                             pointer<T>(bias), grid, chain);
     }
-    TENON_CUDA_CHECK(cudaGetLastError());
   });
 }
 
@@ -315,20 +317,18 @@ void epilogue_gradient_pass(const Tensor& data, const Tensor& bias, const Tensor
   }
   const Device device = data.device();
   const tenon::cuda::DeviceGuard guard(device);
-  const cudaStream_t stream = tenon::cuda::current_stream(device);
   const bool packs_fit = reinterpret_cast<std::uintptr_t>(grad_out.raw_data()) % 16 == 0;
   with_types(data, packs_fit, epilogue, [&]<class T, int kCount>(auto chain) {
     using C = compute_type<T>;
-    const auto run = [&](auto kernel, const auto& grid, const Shape& sums) {
+    const auto run = [&]<auto kKernel>(const auto& grid, const Shape& sums) {
       Tensor partial;  // sums of y's gradient
       if (grad_bias.defined()) {
         const DType sum_dtype = sizeof(C) == 8 ? DType::Float64 : DType::Float32;
         partial = tenon::detail::make_empty({sums, sum_dtype, device});
       }
-      kernel<<<grid.blocks(), kThreads, 0, stream>>>(pointer<T>(data), pointer<T>(bias),
-                                                     pointer<T>(grad_out), grid, chain,
-                                                     pointer<C>(partial));
-      TENON_CUDA_CHECK(cudaGetLastError());
+      tenon::cuda::launch<kKernel>({grid.blocks(), kThreads}, device, pointer<T>(data),
+                                   pointer<T>(bias), pointer<T>(grad_out), grid, chain,
+                                   pointer<C>(partial));
       if (!grad_bias.defined()) return;
       const std::int64_t channels = data.shape()[1];
       const Tensor sum = tenon::detail::make_empty({{1, channels, 1}, partial.dtype(), device});
@@ -337,12 +337,12 @@ void epilogue_gradient_pass(const Tensor& data, const Tensor& bias, const Tensor
     };
     if (is_channels_last(data)) {
       const PixelGrid grid(data, kCount);
-      run(gradient_last_kernel<T, kCount, decltype(chain)>, grid,
-          {grid.chunks, data.shape()[1], 1});
+      run.template operator()<gradient_last_kernel<T, kCount, decltype(chain)>>(
+          grid, {grid.chunks, data.shape()[1], 1});
     } else {
       const PlaneGrid grid(data, kCount);
-      run(gradient_kernel<T, kCount, decltype(chain)>, grid,
-          {data.shape()[0], grid.channels, grid.parts});
+      run.template operator()<gradient_kernel<T, kCount, decltype(chain)>>(
+          grid, {data.shape()[0], grid.channels, grid.parts});
     }
   });
 }

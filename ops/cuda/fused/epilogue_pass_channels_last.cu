@@ -191,7 +191,6 @@ void epilogue_gradient_pass_channels_last(const Tensor& data, const Tensor& bias
     return;
   }
   const ImageGrid grid(data, grad_out);
-  const cudaStream_t stream = tenon::cuda::current_stream(device);
   with_types(data, epilogue, [&]<class T>(auto chain) {
     using C = compute_type<T>;
     Tensor partial;
@@ -201,10 +200,9 @@ void epilogue_gradient_pass_channels_last(const Tensor& data, const Tensor& bias
           tenon::detail::make_empty({{grid.pixel_tiles<T>(), grid.channels}, sum_dtype, device});
     }
     const auto* shifts = pointer<const T>(bias);
-    gradient_kernel<T><<<grid.blocks<T>(), PassTiling<T>::kThreads, 0, stream>>>(
-        pointer<const T>(grad_out), pointer<T>(data), shifts, is_aligned(shifts), grid, chain,
-        pointer<C>(partial));
-    TENON_CUDA_CHECK(cudaGetLastError());
+    tenon::cuda::launch<gradient_kernel<T, decltype(chain)>>(
+        {grid.blocks<T>(), PassTiling<T>::kThreads}, device, pointer<const T>(grad_out),
+        pointer<T>(data), shifts, is_aligned(shifts), grid, chain, pointer<C>(partial));
     if (!grad_bias.defined()) return;
     const Tensor sum = tenon::detail::make_empty({{grid.channels}, partial.dtype(), device});
     kernels::sum_to(partial, sum);

@@ -1,3 +1,4 @@
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cuda/fused/epilogue.cuh"
@@ -68,11 +69,12 @@ void replace_nan_by_exact_sums(const Tensor& x, const Tensor& weight, const Tens
   constexpr int kThreads = 256;
   const Operands operands{pointer(x), pointer(weight), pointer(bias),
                           TransposedShape::of(x.shape(), weight.shape(), z.shape(), options)};
-  const int blocks = 2 * tenon::cuda::properties(z.device()).multiprocessors;
-  replace_kernel<<<blocks, kThreads, 0, tenon::cuda::current_stream(z.device())>>>(
-      operands, static_cast<float*>(z.raw_data()), z.numel(), MishClampScale<float, true>(epilogue),
-      found_nan);
-  TENON_CUDA_CHECK(cudaGetLastError());
+  using Chain = MishClampScale<float, true>;
+  const auto blocks =
+      static_cast<unsigned>(2 * tenon::cuda::properties(z.device()).multiprocessors);
+  tenon::cuda::launch<replace_kernel<Chain>>({blocks, kThreads}, z.device(), operands,
+                                             static_cast<float*>(z.raw_data()), z.numel(),
+                                             Chain(epilogue), found_nan);
 }
 
 }  // namespace tenon::ops::cuda

@@ -1,6 +1,7 @@
 // Makes a row of the table: instantiates the kernel.
 #pragma once
 
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/ops/cuda/fused/conv_kernel.cuh"
 #include "tenon/ops/cuda/fused/epilogue.cuh"
@@ -19,15 +20,16 @@ template <class Operand, class Config, template <class, class> class MultiplierO
 void launch_kernel(const KernelArguments& arguments, const Epilogue& epilogue, int blocks,
                    int shared_bytes, Device device) {
   using Chain = MishClampScale<float, true>;
-  const auto kernel = conv_epilogue_kernel<Operand, Config, MultiplierOf, Chain>;
+  constexpr auto kKernel = conv_epilogue_kernel<Operand, Config, MultiplierOf, Chain>;
   // The most that any plan may want: the limit is the kernel's, not the launch's, so that a smaller
   // one set by another thread would make this launch fail.
   TENON_CUDA_CHECK(cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+      kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
       static_cast<int>(tenon::cuda::properties(device).shared_memory_a_block)));
-  kernel<<<blocks, Config::value.threads(), shared_bytes, tenon::cuda::current_stream(device)>>>(
-      arguments, Chain(epilogue));
-  TENON_CUDA_CHECK(cudaGetLastError());
+  tenon::cuda::launch<kKernel>(
+      {static_cast<unsigned>(blocks), static_cast<unsigned>(Config::value.threads()),
+       static_cast<std::size_t>(shared_bytes)},
+      device, arguments, Chain(epilogue));
 }
 
 /// A row with a tile of `images` x `rows` x `columns` positions.

@@ -1,3 +1,4 @@
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cuda/fused/pack_weights.h"
@@ -84,17 +85,16 @@ __global__ void pack_kernel(const typename OperandTraits<Operand>::Element* weig
 }
 
 template <class Operand>
-void launch(const Tensor& weight, const Tensor& packed, const KernelConfig& config,
-            const Tiling& tiling) {
+void pack_typed(const Tensor& weight, const Tensor& packed, const KernelConfig& config,
+                const Tiling& tiling) {
   using Element = typename OperandTraits<Operand>::Element;
   const std::int64_t rows = packed.numel() / 16;
   const auto blocks = static_cast<unsigned>(
       std::min<std::int64_t>((rows + kThreads - 1) / kThreads,
                              8 * tenon::cuda::properties(weight.device()).multiprocessors));
-  pack_kernel<Operand><<<blocks, kThreads, 0, tenon::cuda::current_stream(weight.device())>>>(
-      static_cast<const Element*>(weight.raw_data()), static_cast<uint4*>(packed.raw_data()),
-      tiling, config, rows);
-  TENON_CUDA_CHECK(cudaGetLastError());
+  tenon::cuda::launch<pack_kernel<Operand>>(
+      {blocks, kThreads}, weight.device(), static_cast<const Element*>(weight.raw_data()),
+      static_cast<uint4*>(packed.raw_data()), tiling, config, rows);
 }
 
 }  // namespace
@@ -107,13 +107,13 @@ Tensor pack_weights(const Tensor& weight, OperandKind operand, const KernelConfi
   const Tensor packed = tenon::detail::make_empty({{16 * rows}, DType::UInt8, weight.device()});
   switch (operand) {
     case OperandKind::Tf32:
-      launch<Tf32>(weight, packed, config, tiling);
+      pack_typed<Tf32>(weight, packed, config, tiling);
       break;
     case OperandKind::BFloat16:
-      launch<__nv_bfloat16>(weight, packed, config, tiling);
+      pack_typed<__nv_bfloat16>(weight, packed, config, tiling);
       break;
     case OperandKind::Float16:
-      launch<__half>(weight, packed, config, tiling);
+      pack_typed<__half>(weight, packed, config, tiling);
       break;
   }
   return packed;

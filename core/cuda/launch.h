@@ -1,0 +1,40 @@
+// How kernels get to the device: the driver's launch, which costs the host less than `<<<>>>` does.
+// launch.cuh has the function that kernels are launched with.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+
+#include "tenon/core/device.h"
+
+namespace tenon::cuda {
+
+/// How many threads a kernel gets, and how much dynamic shared memory a block of them.
+struct LaunchShape {
+  dim3 blocks;
+  unsigned threads;  // a block
+  std::size_t shared_bytes = 0;
+};
+
+/// A kernel as the driver knows it, on every device. Made once for each kernel, when it is first
+/// launched.
+class Kernel {
+ public:
+  /// The kernel whose host function is at `entry`. `waits`: it begins with `PreviousKernel::wait`.
+  /// `device`, the current one, is the one that it is first launched on.
+  Kernel(const void* entry, bool waits, Device device);
+
+  /// Launches it in the current stream of `device`, which must be the runtime's current device.
+  /// `arguments` are the addresses of the values of its parameters. Throws `Error` with the
+  /// kernel's name and the shape where it cannot be launched.
+  void launch(const LaunchShape& shape, Device device, void** arguments) const;
+
+ private:
+  const void* entry_;
+  cudaKernel_t handle_ = nullptr;
+  // Devices of this compute capability run code of it that waits for the kernel ahead; 0: none do.
+  int waits_on_ = 0;
+};
+
+}  // namespace tenon::cuda
