@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tenon/core/autograd.h"
+#include "tenon/core/cuda/kernels.h"
 #include "tenon/core/factories.h"
 #include "tenon/core/stream.h"
 #include "tenon/ops/ops.h"
@@ -118,6 +119,19 @@ Row time_chain(const Chain& chain, const ModeInfo& info, Device device, int repe
   return {chain.name, info.name, device.is_cuda() ? info.bar : 0, sample};
 }
 
+/// The floor of an op: the launch of a kernel that does nothing. None on the CPU.
+std::vector<Row> time_empty_kernel([[maybe_unused]] Device device, [[maybe_unused]] int repeats) {
+#ifdef TENON_WITH_CUDA
+  if (device.is_cuda()) {
+    const Sample launch = measure(device, repeats, kOps, [&] {
+      for (int i = 0; i < kOps; ++i) cuda::launch_nothing(device);
+    });
+    return {{"an empty kernel", "part", 0, launch}};
+  }
+#endif
+  return {};
+}
+
 /// What an op is made of: memory for a result, and a launch.
 std::vector<Row> time_parts(Device device, int repeats) {
   const TensorOptions options{.device = device};
@@ -129,8 +143,10 @@ std::vector<Row> time_parts(Device device, int repeats) {
   const Sample launch = measure(device, repeats, kOps, [&] {
     for (int i = 0; i < kOps; ++i) x.fill_(0.25);
   });
-  return {{"empty(16), its memory", "part", 0, memory},
-          {"x.fill_(a), a launch", "part", 0, launch}};
+  std::vector<Row> rows = time_empty_kernel(device, repeats);
+  rows.push_back({"empty(16), its memory", "part", 0, memory});
+  rows.push_back({"x.fill_(a), a launch", "part", 0, launch});
+  return rows;
 }
 
 bool queue_was_full(const Row& row) { return row.sample.drain > kFullQueueMicroseconds; }
@@ -146,9 +162,9 @@ void print_table(const std::string& description, Device device, int repeats,
   std::cout << "host time an op, chains of " << kOps << " ops on " << kElements
             << " floats, medians of " << repeats << " runs; " << description << "\n";
   if (device.is_cuda()) {
-    std::cout << "a small kernel's launch alone takes the host about 2 us; drain: how long the "
-                 "device was still busy when\nthe host was done, far below the 1,024 launches "
-                 "that its queue holds unless noted\n";
+    std::cout << "no op takes less than the launch of an empty kernel, measured below; drain: how "
+                 "long the device was still busy\nwhen the host was done, far below the 1,024 "
+                 "launches that its queue holds unless noted\n";
   }
   const auto print = [](const char* chain, const char* mode, const char* host, const char* drain,
                         const char* bar, const char* word) {
