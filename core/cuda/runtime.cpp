@@ -196,18 +196,20 @@ void order_after(cudaStream_t stream, cudaStream_t other) noexcept {
 
 void deallocate(void* data, std::size_t bytes, const Stream& home,
                 std::span<const Stream> users) noexcept {
+  const Device device = home.device();
+  const cudaStream_t stream = stream_of(home);
+  DeviceState& s = state(device);
+  s.counters.remove(static_cast<std::int64_t>(bytes));
+  const bool ordered = users.empty() && stream == current_stream(device);
+  if (ordered && keep_block(s, data, bytes, stream)) return;  // without a call of CUDA
   // Statuses are not checked: this runs in destructors, at the program's end perhaps after the
   // runtime itself was torn down.
-  const Device device = home.device();
   int previous = 0;
   cudaGetDevice(&previous);
   if (previous != device.index()) cudaSetDevice(device.index());
-  const cudaStream_t stream = stream_of(home);
   order_after(stream, current_stream(device));
   for (const Stream& user : users) order_after(stream, stream_of(user));
-  DeviceState& s = state(device);
-  s.counters.remove(static_cast<std::int64_t>(bytes));
-  if (!keep_block(s, data, bytes, stream)) cudaFreeAsync(data, stream);
+  if (ordered || !keep_block(s, data, bytes, stream)) cudaFreeAsync(data, stream);
   if (previous != device.index()) cudaSetDevice(previous);
 }
 
