@@ -5,11 +5,18 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <span>
 
 #include "tenon/core/tensor.h"
 
 namespace tenon::detail {
+
+/// Where each of `tensors` is.
+template <std::size_t kCount>
+std::array<const Tensor*, kCount> pointers_to(const std::array<Tensor, kCount>& tensors) {
+  std::array<const Tensor*, kCount> pointers;
+  for (std::size_t k = 0; k < kCount; ++k) pointers[k] = &tensors[k];
+  return pointers;
+}
 
 /// The operands' common iteration space: dimensions in the order in which the first operand, the
 /// target, lies in memory, neighbours that step alike joined.
@@ -20,12 +27,13 @@ struct LoopNest {
   std::array<std::byte*, kOperands> base;
   std::array<std::size_t, kOperands> item;  // bytes an element
 
-  explicit LoopNest(const Shape& common, std::span<const Tensor, kOperands> operands) {
+  /// Pointers, because copying a handle counts its owners, which is not free between threads.
+  LoopNest(const Shape& common, const std::array<const Tensor*, kOperands>& operands) {
     for (std::size_t k = 0; k < kOperands; ++k) {
-      base[k] = static_cast<std::byte*>(operands[k].raw_data());
-      item[k] = item_size(operands[k].dtype());
+      base[k] = static_cast<std::byte*>(operands[k]->raw_data());
+      item[k] = item_size(operands[k]->dtype());
     }
-    for (const std::int64_t d : memory_order(common, operands[0])) {
+    for (const std::int64_t d : memory_order(common, *operands[0])) {
       append(common, static_cast<std::size_t>(d), operands);
     }
     if (shape.empty()) {
@@ -58,11 +66,12 @@ struct LoopNest {
   }
 
   /// Adds dimension `d` inside of those before, joined with the last where all step alike.
-  void append(const Shape& common, std::size_t d, std::span<const Tensor, kOperands> operands) {
+  void append(const Shape& common, std::size_t d,
+              const std::array<const Tensor*, kOperands>& operands) {
     std::array<std::int64_t, kOperands> step;
     bool joins = !shape.empty();
     for (std::size_t k = 0; k < kOperands; ++k) {
-      step[k] = stride_of(operands[k], common, d);
+      step[k] = stride_of(*operands[k], common, d);
       joins = joins && strides[k].back() == step[k] * common[d];
     }
     if (joins) {

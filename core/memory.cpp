@@ -10,6 +10,7 @@
 #include "tenon/core/derived.h"
 #include "tenon/core/dispatch.h"
 #include "tenon/core/memory_counters.h"
+#include "tenon/core/recycled.h"
 
 namespace tenon {
 namespace cpu {
@@ -53,15 +54,15 @@ void reset_peak_memory(Device device) { TENON_DISPATCH(device, reset_peak_memory
 std::shared_ptr<Storage> Storage::allocate(std::size_t bytes, Device device) {
   void* data = TENON_DISPATCH(device, allocate(bytes, device));
   auto storage =
-      std::shared_ptr<Storage>(new Storage(static_cast<std::byte*>(data), bytes, device, nullptr));
+      detail::make_recycled<Storage>(Key(), static_cast<std::byte*>(data), bytes, device, nullptr);
   storage->owned_ = true;
   return storage;
 }
 
 std::shared_ptr<Storage> Storage::adopt(void* data, std::size_t bytes, Device device,
                                         std::function<void(void*)> deleter) {
-  return std::shared_ptr<Storage>(
-      new Storage(static_cast<std::byte*>(data), bytes, device, std::move(deleter)));
+  return detail::make_recycled<Storage>(Key(), static_cast<std::byte*>(data), bytes, device,
+                                        std::move(deleter));
 }
 
 void Storage::record_stream(const Stream& stream) {

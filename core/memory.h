@@ -72,13 +72,19 @@ class Storage {
   detail::DerivedTensors& derived();
 
  private:
-  Storage(std::byte* data, std::size_t bytes, Device device, std::function<void(void*)> deleter)
+  /// Only `allocate` and `adopt` can make one.
+  struct Key {};
+
+ public:
+  Storage(Key, std::byte* data, std::size_t bytes, Device device,
+          std::function<void(void*)> deleter)
       : data_(data),
         bytes_(bytes),
         device_(device),
         home_(Stream::current(device)),
         deleter_(std::move(deleter)) {}
 
+ private:
   std::byte* data_;
   std::size_t bytes_;
   Device device_;

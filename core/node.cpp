@@ -2,6 +2,8 @@
 
 #include <atomic>
 
+#include "tenon/core/recycled.h"
+
 namespace tenon {
 namespace {
 
@@ -14,21 +16,20 @@ SavedTensor save(const Tensor& tensor) {
   return {detail::without_history(tensor), tensor.body()->storage->version()};
 }
 
-std::vector<SavedTensor> save_masked(std::span<const Tensor> tensors, IndexMask mask) {
-  std::vector<SavedTensor> saved;
-  if (mask == kNoIndices) return saved;
+void save_masked(std::span<const Tensor> tensors, IndexMask mask,
+                 std::pmr::vector<SavedTensor>& saved) {
+  if (mask == kNoIndices) return;
   saved.resize(tensors.size());
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     if ((mask & index_bit(i)) != 0) saved[i] = save(tensors[i]);
   }
-  return saved;
 }
 
 }  // namespace
 
 Node::Node(std::shared_ptr<const Op> op, std::span<const Tensor> inputs,
            std::span<const TensorSpec> input_specs, std::span<const Tensor> outputs)
-    : op_(std::move(op)), input_specs_(input_specs.begin(), input_specs.end()) {
+    : op_(std::move(op)), input_specs_(input_specs.begin(), input_specs.end(), &memory_) {
   IndexMask needs_grad = kNoIndices;
   edges_.reserve(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -38,8 +39,8 @@ Node::Node(std::shared_ptr<const Op> op, std::span<const Tensor> inputs,
   outputs_.reserve(outputs.size());
   for (const Tensor& output : outputs) outputs_.push_back({output.spec(), {}, {}});
   const Saved wanted = op_->saved(needs_grad);
-  saved_inputs_ = save_masked(inputs, wanted.inputs);
-  saved_outputs_ = save_masked(outputs, wanted.outputs);
+  save_masked(inputs, wanted.inputs, saved_inputs_);
+  save_masked(outputs, wanted.outputs, saved_outputs_);
   // Last: an accumulator that `gradient_edge` made must come before its consumer.
   sequence_ = next_sequence();
 }
@@ -107,7 +108,7 @@ Edge gradient_edge(const Tensor& tensor) {
   if (state.producer) return state.producer;
   std::shared_ptr<Node> accumulator = state.accumulator.lock();
   if (accumulator == nullptr) {
-    accumulator = std::make_shared<Node>(tensor);
+    accumulator = make_recycled<Node>(tensor);
     state.accumulator = accumulator;
   }
   return {std::move(accumulator), 0};

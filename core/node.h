@@ -1,8 +1,12 @@
 // The tape: one node for each op that was called with gradients on. Internal to core.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <memory_resource>
+#include <span>
 #include <vector>
 
 #include "tenon/core/op.h"
@@ -43,9 +47,9 @@ class Node : public std::enable_shared_from_this<Node> {
   const Op& op() const { return *op_; }
   const Tensor& leaf() const { return leaf_; }
   std::uint64_t sequence() const { return sequence_; }
-  const std::vector<Edge>& edges() const { return edges_; }
-  const std::vector<TensorSpec>& input_specs() const { return input_specs_; }
-  std::vector<Output>& outputs() { return outputs_; }
+  std::span<const Edge> edges() const { return edges_; }
+  std::span<const TensorSpec> input_specs() const { return input_specs_; }
+  std::span<Output> outputs() { return outputs_; }
 
   /// Saved input or output `i`, attached to its history again. Throws `Error` when it was not
   /// saved, was freed or has changed since.
@@ -57,14 +61,20 @@ class Node : public std::enable_shared_from_this<Node> {
  private:
   Tensor unpack(const SavedTensor* saved, std::size_t i, const char* what, Edge edge) const;
 
+  // The lists of an op of two operands that saves both, and so of most, lie in the node itself.
+  static constexpr std::size_t kBytesOfLists =
+      2 * (sizeof(Edge) + sizeof(TensorSpec) + sizeof(SavedTensor)) + sizeof(Output);
+  alignas(std::max_align_t) std::array<std::byte, kBytesOfLists> buffer_;
+  std::pmr::monotonic_buffer_resource memory_{buffer_.data(), buffer_.size()};
+
   std::shared_ptr<const Op> op_;
   Tensor leaf_;
   std::uint64_t sequence_;
-  std::vector<Edge> edges_;  // one an input; empty where no gradient flows
-  std::vector<TensorSpec> input_specs_;
-  std::vector<Output> outputs_;
-  std::vector<SavedTensor> saved_inputs_;   // undefined data where not saved
-  std::vector<SavedTensor> saved_outputs_;  // likewise
+  std::pmr::vector<Edge> edges_{&memory_};  // one an input; empty where no gradient flows
+  std::pmr::vector<TensorSpec> input_specs_{&memory_};
+  std::pmr::vector<Output> outputs_{&memory_};
+  std::pmr::vector<SavedTensor> saved_inputs_{&memory_};   // undefined data where not saved
+  std::pmr::vector<SavedTensor> saved_outputs_{&memory_};  // likewise
   bool released_ = false;
 };
 

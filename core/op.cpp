@@ -1,9 +1,12 @@
 #include "tenon/core/op.h"
 
+#include <array>
+#include <memory_resource>
 #include <ostream>
 
 #include "tenon/core/autograd.h"
 #include "tenon/core/node.h"
+#include "tenon/core/recycled.h"
 
 namespace tenon {
 namespace {
@@ -23,9 +26,10 @@ struct PrintAttribute {
   }
 };
 
-/// What holds for the inputs of every op: they exist and live on one device.
-std::vector<TensorSpec> check_inputs(const Op& op, std::span<const Tensor> inputs) {
-  std::vector<TensorSpec> specs;
+/// The specs of `inputs`, after what holds for those of every op: they exist and live on one
+/// device.
+void check_inputs(const Op& op, std::span<const Tensor> inputs,
+                  std::pmr::vector<TensorSpec>& specs) {
   specs.reserve(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     TENON_CHECK(inputs[i].defined(), op.name(), ": input ", i, " is an undefined tensor");
@@ -35,7 +39,6 @@ std::vector<TensorSpec> check_inputs(const Op& op, std::span<const Tensor> input
     TENON_CHECK(active_trace != nullptr || !inputs[i].is_traced(), op.name(), ": input ", i,
                 " belongs to a trace that has ended");
   }
-  return specs;
 }
 
 std::vector<Tensor> run_forward(const Op& op, std::span<const Tensor> inputs,
@@ -78,12 +81,16 @@ bool same_op(const Op& a, const Op& b) {
 }
 
 std::vector<Tensor> call(std::shared_ptr<const Op> op, std::span<const Tensor> inputs) {
-  const std::vector<TensorSpec> input_specs = check_inputs(*op, inputs);
+  // The specs of a few inputs, and so of nearly all ops, need no memory of the heap.
+  alignas(TensorSpec) std::array<std::byte, 4 * sizeof(TensorSpec)> buffer;
+  std::pmr::monotonic_buffer_resource memory(buffer.data(), buffer.size());
+  std::pmr::vector<TensorSpec> input_specs(&memory);
+  check_inputs(*op, inputs, input_specs);
   const std::vector<TensorSpec> output_specs = op->infer(input_specs);
   if (active_trace != nullptr) return active_trace->record(std::move(op), inputs, output_specs);
   std::vector<Tensor> outputs = run_forward(*op, inputs, output_specs);
   if (records_history(*op, inputs)) {
-    const auto node = std::make_shared<Node>(std::move(op), inputs, input_specs, outputs);
+    const auto node = detail::make_recycled<Node>(std::move(op), inputs, input_specs, outputs);
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       if (is_floating(outputs[i].dtype())) {
         outputs[i].body()->autograd_state().producer = {node, i};

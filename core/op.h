@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "tenon/core/recycled.h"
 #include "tenon/core/tensor.h"
 
 namespace tenon {
@@ -102,13 +103,13 @@ std::vector<Tensor> call(std::shared_ptr<const Op> op, std::span<const Tensor> i
 /// `call` for ops with one output.
 template <class OpType>
 Tensor apply(OpType op, std::initializer_list<Tensor> inputs) {
-  return call(std::make_shared<const OpType>(std::move(op)),
-              std::span<const Tensor>(inputs.begin(), inputs.size()))[0];
+  return std::move(call(detail::make_recycled<OpType>(std::move(op)),
+                        std::span<const Tensor>(inputs.begin(), inputs.size()))[0]);
 }
 
 template <class OpType>
 Tensor apply(OpType op, std::span<const Tensor> inputs) {
-  return call(std::make_shared<const OpType>(std::move(op)), inputs)[0];
+  return std::move(call(detail::make_recycled<OpType>(std::move(op)), inputs)[0]);
 }
 
 /// Where `call` sends ops while a trace is active. The graph compiler implements it; at most one

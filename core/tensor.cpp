@@ -7,6 +7,7 @@
 #include "tenon/core/autograd.h"
 #include "tenon/core/half.h"
 #include "tenon/core/kernels.h"
+#include "tenon/core/recycled.h"
 #include "tenon/core/tensor_body.h"
 
 namespace tenon {
@@ -29,7 +30,7 @@ Strides strides_of(MemoryFormat format, const Shape& shape) {
 
 Tensor make_tensor(std::shared_ptr<Storage> storage, const Shape& shape, const Strides& strides,
                    std::int64_t offset, DType dtype) {
-  auto body = std::make_shared<TensorBody>();
+  auto body = make_recycled<TensorBody>();
   body->shape = shape;
   body->strides = strides;
   body->offset = offset;
@@ -87,7 +88,7 @@ Tensor make_elementwise(const TensorSpec& spec, std::span<const Tensor> inputs) 
 }
 
 Tensor make_traced(const TensorSpec& spec, std::shared_ptr<const TracedValue> value) {
-  auto body = std::make_shared<TensorBody>();
+  auto body = make_recycled<TensorBody>();
   body->shape = spec.shape;
   body->strides = contiguous_strides(spec.shape);
   body->dtype = spec.dtype;

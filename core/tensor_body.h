@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "tenon/core/recycled.h"
 #include "tenon/core/tensor.h"
 
 namespace tenon {
@@ -41,6 +42,10 @@ struct AutogradState {
   std::weak_ptr<Node> accumulator;  // of a leaf: the node that adds to `grad`
   Tensor grad;
   std::vector<GradientHook> hooks;  // of a leaf; those of a computed tensor hang on its producer
+
+  // A state comes and goes with every recorded op.
+  static void* operator new(std::size_t) { return FreeBlocks<sizeof(AutogradState)>::take(); }
+  static void operator delete(void* state) { FreeBlocks<sizeof(AutogradState)>::give(state); }
 };
 
 struct TensorBody {

@@ -34,6 +34,7 @@ DType result_type(std::span<const Tensor> tensors) {
 }
 
 DType result_type(const Tensor& a, const Tensor& b) {
+  if (a.dtype() == b.dtype()) return a.dtype();
   const std::array<Tensor, 2> both{a, b};
   return result_type(std::span<const Tensor>(both));
 }

@@ -33,7 +33,7 @@ void for_each_block(const Shape& common, const std::array<Tensor, kOperands>& op
                     Body&& body) {
   const std::int64_t total = common.numel();
   if (total == 0) return;
-  const tenon::detail::LoopNest<kOperands> nest(common, operands);
+  const tenon::detail::LoopNest<kOperands> nest(common, tenon::detail::pointers_to(operands));
   const std::int64_t inner = nest.shape.back();
   parallel_for(0, total, kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t position = begin; position < end;) {

@@ -197,9 +197,9 @@ void elementwise(const Tensor& target, const std::array<Tensor, sizeof...(Ins)>&
                  const Function& function) {
   if (target.numel() == 0) return;
   constexpr std::size_t kOperands = 1 + sizeof...(Ins);
-  std::array<Tensor, kOperands> operands;
-  operands[0] = target;
-  std::copy(inputs.begin(), inputs.end(), operands.begin() + 1);
+  std::array<const Tensor*, kOperands> operands;
+  operands[0] = &target;
+  for (std::size_t k = 1; k < kOperands; ++k) operands[k] = &inputs[k - 1];
   const DeviceGuard guard(target.device());
   constexpr int kCount = static_cast<int>(16 / std::max({sizeof(Out), sizeof(Ins)...}));
   for_each_piece(tenon::detail::LoopNest<kOperands>(target.shape(), operands),

@@ -17,7 +17,8 @@ constexpr int kMaxDevices = 16;
 
 /// Per device: its properties, and the counters of its memory and of the waits for it.
 struct DeviceState {
-  std::once_flag ready;
+  std::once_flag once;
+  std::atomic<bool> ready{false};  // asked several times an op: a load, where `once` is a call
   DeviceProperties properties{};
   cudaMemPool_t pool = nullptr;
   detail::MemoryCounters counters;
@@ -40,7 +41,9 @@ DeviceState& state(Device device) {
   static std::array<DeviceState, kMaxDevices> states;
   TENON_CHECK(device.is_cuda() && device.index() < kMaxDevices, "cuda: no device ", device);
   DeviceState& s = states[static_cast<std::size_t>(device.index())];
-  std::call_once(s.ready, [&] {
+  if (s.ready.load(std::memory_order_acquire)) [[likely]]
+    return s;
+  std::call_once(s.once, [&] {
     int value = 0;
     const auto attribute = [&](cudaDeviceAttr which) {
       TENON_CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device.index()));
@@ -57,6 +60,7 @@ DeviceState& state(Device device) {
     // in the next step.
     std::uint64_t threshold = UINT64_MAX;
     TENON_CUDA_CHECK(cudaMemPoolSetAttribute(s.pool, cudaMemPoolAttrReleaseThreshold, &threshold));
+    s.ready.store(true, std::memory_order_release);
   });
   return s;
 }

@@ -68,14 +68,15 @@ void update_all(const std::array<Tensor, kOperands>& operands, const Update& upd
   const Device device = operands[0].device();
   const tenon::cuda::DeviceGuard guard(device);
   constexpr int kCount = static_cast<int>(16 / sizeof(T));
-  tenon::cuda::for_each_piece(LoopNest<kOperands>(operands[0].shape(), operands),
-                              [&](const LoopNest<kOperands>& piece) {
-                                if (tenon::cuda::packs_fit(piece, kCount)) {
-                                  launch_update<T, kCount, kOperands>(piece, update, device);
-                                } else {
-                                  launch_update<T, 1, kOperands>(piece, update, device);
-                                }
-                              });
+  tenon::cuda::for_each_piece(
+      LoopNest<kOperands>(operands[0].shape(), tenon::detail::pointers_to(operands)),
+      [&](const LoopNest<kOperands>& piece) {
+        if (tenon::cuda::packs_fit(piece, kCount)) {
+          launch_update<T, kCount, kOperands>(piece, update, device);
+        } else {
+          launch_update<T, 1, kOperands>(piece, update, device);
+        }
+      });
 }
 
 /// Operands: parameter, gradient.
