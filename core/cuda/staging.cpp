@@ -60,7 +60,7 @@ class StagingRing {
     while (!under_way_.empty() && end - under_way_.front().begin > kRingBytes) {
       const cudaEvent_t read = under_way_.front().read;
       if (cudaEventQuery(read) != cudaSuccess) {
-        cudaGetLastError();  // "not ready" would be blamed on the next launch
+        cudaGetLastError();  // "not ready" would be blamed on a later call
         wait_for(read, device);
       }
       spare_.push_back(read);
