@@ -72,10 +72,10 @@ class Storage {
   detail::DerivedTensors& derived();
 
  private:
-  /// Only `allocate` and `adopt` can make one.
   struct Key {};
 
  public:
+  /// For `allocate` and `adopt`, which alone have a key.
   Storage(Key, std::byte* data, std::size_t bytes, Device device,
           std::function<void(void*)> deleter)
       : data_(data),
