@@ -14,6 +14,7 @@
 #include "tenon/core/precision.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cuda/fused/exact_sums.h"
+#include "tenon/ops/cuda/fused/tensor_map.h"
 
 namespace tenon::ops::cuda {
 namespace {
@@ -63,6 +64,31 @@ std::string packed_name(const KernelRow& row, const Tiling& t) {
   return name.str();
 }
 
+/// Divides up to `limit` bytes of shared memory among the rings; false when they are too few.
+bool fill_shared_memory(KernelPlan& plan, int limit) {
+  constexpr int kLeastSlots = 2;
+  constexpr int kMostSlots = 16;
+  constexpr int kMostRaw = 2;  // of a team
+  const KernelConfig& config = plan.row->config;
+  const std::optional<RawWindows> boxes =
+      config.bulk() ? raw_windows(plan.tiling, channels_of_row(plan.row->operand)) : std::nullopt;
+  plan.raw = boxes.value_or(RawWindows{});
+  // Consumers that take turns need a whole tile's stages.
+  const int wanted = std::min(plan.row->take_turns ? plan.tiling.stages : 3, kMostSlots);
+  for (int each = boxes ? kMostRaw : 0; each >= 0; --each) {
+    plan.raw.slots = each * config.teams;
+    plan.slots = 0;
+    for (int slots = kLeastSlots; slots <= kMostSlots; ++slots) {
+      const int bytes = SharedLayout(config, plan.tiling, slots, plan.raw).total;
+      if (bytes > limit) break;
+      plan.slots = slots;
+      plan.shared_bytes = bytes;
+    }
+    if (plan.slots >= wanted) break;
+  }
+  return plan.slots > 0;
+}
+
 std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape, int limit) {
   const KernelConfig& config = row.config;
   if (!geometry_fits(config, shape)) return std::nullopt;
@@ -82,7 +108,7 @@ std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape
                        .out_channels = config.channels,
                        .in_channels = config.chunks * channels_of_row(row.operand),
                        .vector = config.vector};
-  KernelPlan plan{&row, make_tiling(shape, tile), 0, 0, {}};
+  KernelPlan plan{&row, make_tiling(shape, tile), 0, {}, 0, {}};
   const Tiling& t = plan.tiling;
   const double tiles = static_cast<double>(t.image_tiles) * t.row_tiles * t.column_tiles *
                        t.channel_tiles * t.sets * t.shape.groups;
@@ -90,15 +116,7 @@ std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape
   // Weights that stay are those of one set.
   if (config.resident && t.sets != 1) return std::nullopt;
   if (plan.tiling.window_rows > 1023 || plan.tiling.window_columns > 1023) return std::nullopt;
-  constexpr int kLeastSlots = 2;
-  constexpr int kMostSlots = 16;
-  for (int slots = kLeastSlots; slots <= kMostSlots; ++slots) {
-    const int bytes = SharedLayout(config, plan.tiling, slots).total;
-    if (bytes > limit) break;
-    plan.slots = slots;
-    plan.shared_bytes = bytes;
-  }
-  if (plan.slots == 0) return std::nullopt;
+  if (!fill_shared_memory(plan, limit)) return std::nullopt;
   plan.packed_name = packed_name(row, plan.tiling);
   return plan;
 }
@@ -224,9 +242,12 @@ void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weig
     found_nan = tenon::detail::make_empty({{1}, DType::Int64, device});
     kernels::fill(found_nan, 0);
   }
+  const auto address = reinterpret_cast<std::uintptr_t>(x.raw_data());
+  const bool bulk = plan.raw.slots > 0 && divides(address, 16);
   const std::size_t vector_bytes =
       item_size(x.dtype()) * static_cast<std::size_t>(row.config.vector);
   const KernelArguments arguments{
+      .x_map = bulk ? window_map(x, plan.tiling, plan.raw) : TensorMap{},
       .x = x.raw_data(),
       .packed = packed.raw_data(),
       .bias = bias.defined() ? bias.raw_data() : nullptr,
@@ -234,9 +255,9 @@ void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weig
       .found_nan = found_nan.defined() ? static_cast<int*>(found_nan.raw_data()) : nullptr,
       .tiling = plan.tiling,
       .slots = plan.slots,
+      .raw = bulk ? plan.raw : RawWindows{},
       .stages_of_sum = stages_of_sum(plan.tiling),
-      .aligned = divides(reinterpret_cast<std::uintptr_t>(x.raw_data()), vector_bytes) &&
-                 x.shape()[3] % row.config.vector == 0,
+      .aligned = divides(address, vector_bytes) && x.shape()[3] % row.config.vector == 0,
       .take_turns = row.take_turns && plan.tiling.stages <= plan.slots};
   const int units = plan.tiling.units();
   int blocks = std::min(tenon::cuda::properties(device).multiprocessors, plan.tiling.tiles());

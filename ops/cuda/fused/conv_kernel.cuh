@@ -12,11 +12,14 @@
 //     announce the slot as full           chain and bias in registers, store z
 //
 // The producers turn planes into rows of 16 bytes of consecutive channels, as the tensor cores read
-// them, on the way through their registers: no layout pass, no alignment that a width could break,
-// and what lies outside of x is a zero like any other. The ring of slots lets them run ahead into
-// the next tile while the consumers are still busy with the chain of this one.
+// them: no layout pass. Planes come to them through their registers (window_loader.cuh), where no
+// alignment and no width matter, or, on sm_90, where x allows it and tiles are wide, as boxes of
+// bulk copies (bulk_loader.cuh). What lies outside of x is a zero like any other. The ring of slots
+// lets them run ahead into the next tile while the consumers are still busy with the chain of this
+// one.
 #pragma once
 
+#include "tenon/ops/cuda/fused/bulk_loader.cuh"
 #include "tenon/ops/cuda/fused/tile_writer.cuh"
 #include "tenon/ops/cuda/fused/window_loader.cuh"
 
@@ -30,19 +33,6 @@ __device__ inline std::int64_t first_weight_row(const Tiling& t, KernelConfig co
   return taps_before * t.stages * config.tap_rows();
 }
 
-/// A slot's number and the parity of its current use.
-struct RingPosition {
-  int slot = 0;
-  std::uint32_t parity = 0;
-
-  __device__ void advance(int slots) {
-    if (++slot == slots) {
-      slot = 0;
-      parity ^= 1;
-    }
-  }
-};
-
 // ---- producers -------------------------------------------------------------------------------
 
 /// Starts copying `rows` rows of packed weights; this thread is number `thread` of `threads`.
@@ -55,14 +45,13 @@ __device__ inline void copy_weights(const void* packed, std::int64_t first_row, 
   }
 }
 
-template <class Operand, class Config, class Multiplier>
+/// `loader` is a WindowLoader or a BulkLoader.
+template <class Config, class Multiplier, class Loader>
 __device__ void produce(const KernelArguments& arguments, const SharedLayout& layout, char* shared,
-                        int team) {
+                        int team, Loader loader) {
   const Tiling& t = arguments.tiling;
   auto* full = reinterpret_cast<PipelineBarrier*>(shared + layout.barriers);
   PipelineBarrier* empty = full + arguments.slots;
-  WindowLoader<Operand, Config> loader(arguments,
-                                       reinterpret_cast<const int*>(shared + layout.places));
   constexpr int kThreads = 32 * kProducerWarps;
   const int thread = static_cast<int>(threadIdx.x) % kThreads;
   int turn = team;  // stages until this team's next
@@ -92,12 +81,29 @@ __device__ void produce(const KernelArguments& arguments, const SharedLayout& la
         if constexpr (Multiplier::kAsync) fence_for_tensor_cores();
         __syncwarp();
         if (thread % 32 == 0) full[ring.slot].arrive();
+        loader.release();
         turn = Config::value.teams;
       }
       --turn;
       ring.advance(arguments.slots);
     }
   }
+}
+
+/// Windows come by bulk copies where x allows them.
+template <class Operand, class Config, class Multiplier>
+__device__ void produce_by_best_loader(const KernelArguments& arguments, const SharedLayout& layout,
+                                       char* shared, int team) {
+  if constexpr (Config::value.bulk()) {
+    if (arguments.raw.slots > 0) {
+      produce<Config, Multiplier>(arguments, layout, shared, team,
+                                  BulkLoader<Operand, Config>(arguments, layout, shared, team));
+      return;
+    }
+  }
+  produce<Config, Multiplier>(arguments, layout, shared, team,
+                              WindowLoader<Operand, Config>(
+                                  arguments, reinterpret_cast<const int*>(shared + layout.places)));
 }
 
 // ---- consumers -------------------------------------------------------------------------------
@@ -172,6 +178,18 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
   }
 }
 
+/// Lists where each vector of a window lies, for the WindowLoader.
+template <class Config>
+__device__ void list_places(const Tiling& t, int* places) {
+  const int vectors = t.window_columns / Config::value.vector;
+  for (int i = threadIdx.x; i < t.window_positions() / Config::value.vector;
+       i += Config::value.threads()) {
+    const int line = i / vectors;
+    places[i] = (line / t.window_rows) << 20 | (line % t.window_rows) << 10 |
+                i % vectors * Config::value.vector;
+  }
+}
+
 /// Runs by blocks of Config::value.threads(), as many as the device holds, at a multiple of the
 /// units where the weights are resident. Dynamic shared memory as SharedLayout says.
 template <class Operand, class Config, template <class, class> class MultiplierOf, class Chain>
@@ -180,9 +198,14 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
   using Multiplier = MultiplierOf<Operand, Config>;
   extern __shared__ __align__(128) char shared[];
   const Tiling& t = arguments.tiling;
-  const TilePlace first(t, blockIdx.x);
-  const SharedLayout layout(Config::value, t, arguments.slots);
+  const SharedLayout layout(Config::value, t, arguments.slots, arguments.raw);
   auto* barriers = reinterpret_cast<PipelineBarrier*>(shared + layout.barriers);
+  PipelineBarrier& weights_there = barriers[2 * arguments.slots + arguments.raw.slots];
+  if (threadIdx.x == 0) {
+    weights_there.init(1);
+    for (int i = 0; i < arguments.raw.slots; ++i) barriers[2 * arguments.slots + i].init(1);
+    if constexpr (Multiplier::kAsync) fence_for_tensor_cores();
+  }
   if (threadIdx.x < arguments.slots) {
     // Beside the warps, the thread that started a bulk copy arrives.
     barriers[threadIdx.x].init(kProducerWarps +
@@ -191,29 +214,26 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
     // Bulk copies, which end a barrier's phase, must find it initialised too.
     if constexpr (Multiplier::kAsync) fence_for_tensor_cores();
   }
-  auto* places = reinterpret_cast<int*>(shared + layout.places);
-  const int vectors = t.window_columns / Config::value.vector;
-  for (int i = threadIdx.x; i < t.window_positions() / Config::value.vector;
-       i += Config::value.threads()) {
-    const int line = i / vectors;
-    places[i] = (line / t.window_rows) << 20 | (line % t.window_rows) << 10 |
-                i % vectors * Config::value.vector;
+  if (arguments.raw.slots == 0) {
+    list_places<Config>(t, reinterpret_cast<int*>(shared + layout.places));
   }
-  if constexpr (Config::value.resident) {
-    const int rows = t.taps_of_set(first.set) * Config::value.tap_rows() * t.stages;
-    copy_weights(arguments.packed, first_weight_row(t, Config::value, first), rows,
-                 shared + layout.weights, threadIdx.x, Config::value.threads());
-    copy_async_wait();
-    if constexpr (Multiplier::kAsync) fence_for_tensor_cores();
+  if (Config::value.resident && threadIdx.x == 0) {
+    const TilePlace first(t, blockIdx.x);
+    copy_bulk(
+        shared + layout.weights,
+        static_cast<const uint4*>(arguments.packed) + first_weight_row(t, Config::value, first),
+        16 * t.taps_of_set(first.set) * Config::value.tap_rows() * t.stages, weights_there);
   }
   __syncthreads();
   // The same in all lanes, which the compiler must know to keep warpgroup products under way.
   const int group = __shfl_sync(~0U, static_cast<int>(threadIdx.x) / 128, 0);
   if (group >= Config::value.groups) {
     Multiplier::template share_registers<false>();
-    produce<Operand, Config, Multiplier>(arguments, layout, shared, group - Config::value.groups);
+    produce_by_best_loader<Operand, Config, Multiplier>(arguments, layout, shared,
+                                                        group - Config::value.groups);
   } else {
     Multiplier::template share_registers<true>();
+    if constexpr (Config::value.resident) weights_there.wait(0);
     consume<Operand, Config, Multiplier>(arguments, layout, shared, group, chain);
   }
 }

@@ -31,6 +31,7 @@ struct KernelPlan {
   const KernelRow* row;
   Tiling tiling;
   int slots;                ///< of the ring
+  RawWindows raw;           ///< of bulk copies, where x is aligned for them
   int shared_bytes;         ///< dynamic shared memory of a block
   std::string packed_name;  ///< under which the packed weight is kept (core/derived.h)
 };

@@ -8,8 +8,8 @@ namespace {
 template <class Operand>
 constexpr auto k2_rows() {
   using Base = Geometry<2, 2, 0>;
-  using Wide = Base::Config<64, 64, 1, 4, 4, false>;
-  using Tall = Base::Config<8, 64, 1, 4, 2, false>;
+  using Wide = Base::Config<64, 64, 1, 4, false>;
+  using Tall = Base::Config<8, 64, 1, 4, false>;
   return std::array{
       kernel_row<Operand, Wide, WarpgroupMultiplier>("sm90 k2 s2, 2x64", 90, 1, 2, 64),
       kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k2 s2, 16x8", 90, 1, 16, 8),
@@ -20,7 +20,7 @@ constexpr auto k2_rows() {
 /// k5: 0.065 and 0.041.
 template <class Operand>
 constexpr auto k5_rows() {
-  using Tall = Geometry<2, 5, 2>::Config<8, 64, 1, 2, 2, false>;
+  using Tall = Geometry<2, 5, 2>::Config<8, 64, 1, 2, false>;
   return std::array{
       kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k5 s2, 16x8", 90, 1, 16, 8),
       kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k5 s2, 2x8x8", 90, 2, 8, 8),

@@ -10,8 +10,8 @@ using Base = Geometry<2, 4, 1>;
 /// and 0.113.
 template <class Operand>
 constexpr auto rows_of() {
-  using Narrow = Base::Config<8, 32, 1, 2, 2, false>;
-  using Tall = Base::Config<8, 64, 1, 2, 2, false>;
+  using Narrow = Base::Config<8, 32, 1, 2, false>;
+  using Tall = Base::Config<8, 64, 1, 2, false>;
   return std::array{
       kernel_row<Operand, Narrow, WarpgroupMultiplier>("sm90 k4 s2, 16x8 of 32", 90, 1, 16, 8),
       kernel_row<Operand, Narrow, WarpgroupMultiplier>("sm90 k4 s2, 2x8x8 of 32", 90, 2, 8, 8),
@@ -22,7 +22,7 @@ constexpr auto rows_of() {
 
 /// Three products each, and totals beside the sums: 32 channels fit the registers.
 constexpr auto split_rows() {
-  using Tall = Base::Config<8, 32, 1, 2, 2, false, true>;
+  using Tall = Base::Config<8, 32, 1, 2, false, true>;
   return std::array{
       kernel_row<Tf32, Tall, WarpgroupMultiplier>("sm90 k4 s2 float32, 16x8", 90, 1, 16, 8),
       kernel_row<Tf32, Tall, WarpgroupMultiplier>("sm90 k4 s2 float32, 2x8x8", 90, 2, 8, 8),

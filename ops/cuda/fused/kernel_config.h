@@ -1,6 +1,7 @@
 // What the fused kernel is compiled for and called with.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "tenon/ops/fused/tiling.h"
@@ -24,6 +25,8 @@ struct KernelConfig {
   int padding;
   int columns;  ///< of the tile
 
+  /// Whether windows come by bulk copies, where x allows them: rows of narrow tiles are too short.
+  constexpr bool bulk() const { return columns >= 64; }
   constexpr int phases() const { return row_phases * column_phases; }
   constexpr int positions() const { return 64 * blocks * groups; }
   constexpr int threads() const { return 128 * (groups + teams); }
@@ -42,18 +45,40 @@ struct StaticConfig {
                                       kKernel,   kPadding,   kColumns};
 };
 
+/// Whether two lanes join their runs of z, so that a store writes longer ones: where a warp's 16
+/// positions are neighbours, and a run is not as wide as a store already.
+constexpr bool joins_runs(KernelConfig config) {
+  return config.columns >= 64 && config.column_phases <= 2;
+}
+
 /// Warps of a team of producers.
 inline constexpr int kProducerWarps = 4;
 
+/// A tensor as the tensor memory accelerator sees it: the driver's CUtensorMap, whose header need
+/// not be there for those who only choose kernels.
+struct alignas(64) TensorMap {
+  std::byte opaque[128];
+};
+
+/// Windows as bulk copies bring them from x: [channel][image][row][column], of `columns` columns
+/// that begin, as the copies must, at a multiple of 16 bytes, `skip` columns before the window.
+struct RawWindows {
+  int slots;  ///< of the teams' rings together; 0: no bulk copies
+  int columns;
+  int skip;
+};
+
 /// The kernel's one argument beside the chain.
 struct KernelArguments {
+  TensorMap x_map;     ///< with bulk: x as boxes that are a stage's windows
   const void* x;       ///< [N, groups·Cin, H, W]
   const void* packed;  ///< the same as pack_weights.h makes it
   const void* bias;    ///< [groups·Cout] or null
   void* z;             ///< [N, groups·Cout, Hout, Wout]
   int* found_nan;  ///< set where split sums were no number, see exact_sums.h; null without split
   Tiling tiling;
-  int slots;          ///< of the ring
+  int slots;  ///< of the ring
+  RawWindows raw;
   int stages_of_sum;  ///< with split: stages that are summed before they join the total
   bool aligned;       ///< x and its rows begin where vectors can be read at once
   bool take_turns;    ///< consumer groups multiply one after the other, so that one's chain hides
@@ -63,17 +88,25 @@ struct KernelArguments {
 /// Where the parts of the dynamic shared memory begin, in bytes; the same on host and device.
 struct SharedLayout {
   int barriers;
-  int places;  ///< where each vector of the window lies: image << 20 | row << 10 | column
-  int x;       ///< slots of x_bytes
+  int places;  ///< without bulk copies: where each vector of the window lies, as
+               ///< image << 20 | row << 10 | column
+  int raw;     ///< slots of raw_bytes
+  int raw_bytes;
+  int x;  ///< slots of x_bytes
   int x_bytes;
   int weights;  ///< slots of weight_bytes, or all stages of the block's unit
   int weight_bytes;
   int total;
 
-  TENON_HOST_DEVICE SharedLayout(KernelConfig config, const Tiling& t, int slots)
+  TENON_HOST_DEVICE SharedLayout(KernelConfig config, const Tiling& t, int slots,
+                                 const RawWindows& windows)
       : barriers(0),
-        places(16 * slots),
-        x((places + 4 * t.window_positions() / config.vector + 127) / 128 * 128),
+        places(16 * slots + 8 * windows.slots + 8),
+        raw((places + (windows.slots == 0 ? 4 * t.window_positions() / config.vector : 0) + 127) /
+            128 * 128),
+        raw_bytes((config.chunks * t.tile.images * t.window_rows * windows.columns * 16 + 127) /
+                  128 * 128),
+        x(raw + windows.slots * raw_bytes),
         x_bytes(config.halves() * config.chunks * t.chunk_rows() * 16),
         weights(x + slots * x_bytes),
         weight_bytes(t.most_taps() * config.tap_rows() * 16),

@@ -16,6 +16,8 @@
 
 #include <cstdint>
 
+#include "tenon/ops/cuda/fused/kernel_config.h"
+
 namespace tenon::ops::cuda {
 
 /// The type of tensor-core products of float32 operands: 19 of their 32 bits count.
@@ -78,6 +80,19 @@ class PipelineBarrier {
   std::uint64_t state_;
 };
 
+/// A slot of a ring, and the parity of its current use.
+struct RingPosition {
+  int slot = 0;
+  std::uint32_t parity = 0;
+
+  __device__ void advance(int slots) {
+    if (++slot == slots) {
+      slot = 0;
+      parity ^= 1;
+    }
+  }
+};
+
 /// The named barrier `id` of a block: waits for `threads` that arrive or wait.
 __device__ inline void named_barrier_wait(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
@@ -103,6 +118,19 @@ __device__ inline void copy_bulk(void* shared, const void* global, int bytes,
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
           "r"(shared_address(shared)),
       "l"(global), "r"(bytes), "r"(barrier.address())
+      : "memory");
+}
+
+/// Starts a copy of the box of `map` (dimensions column, row, image, channel) that begins at these
+/// coordinates; its `bytes` end with a phase of `barrier`. Zeros stand for what lies outside
+/// (sm_90).
+__device__ inline void copy_box(void* shared, const TensorMap& map, int column, int row, int image,
+                                int channel, int bytes, PipelineBarrier& barrier) {
+  barrier.arrive_and_expect(bytes);
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(shared_address(shared)),
+      "l"(&map), "r"(column), "r"(row), "r"(image), "r"(channel), "r"(barrier.address())
       : "memory");
 }
 

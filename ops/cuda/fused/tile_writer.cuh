@@ -69,12 +69,28 @@ __device__ void store_run(Element* at, const float (&values)[kCount], int inside
   }
 }
 
+/// A lane has the runs of positions p and p + 8 (`values`), its partner, 4 lanes on, those of the
+/// next position. Afterwards one has both runs of the first half in `joined`, the other those of
+/// the second, so that a store of the warp writes all of its 16 positions, which are whole lines of
+/// z in float32 with two column phases.
+template <int kRun>
+__device__ void join_with_partner(const float (&values)[2][kRun], bool first,
+                                  float (&joined)[2 * kRun]) {
+#pragma unroll
+  for (int k = 0; k < kRun; ++k) {
+    const float other = __shfl_xor_sync(~0U, first ? values[1][k] : values[0][k], 4);
+    joined[k] = first ? values[0][k] : other;
+    joined[kRun + k] = first ? other : values[1][k];
+  }
+}
+
 /// Applies the chain to the sums and writes z. kWhole: the tile has no part outside of z, and rows
-/// of z begin where runs can be stored at once.
+/// of z begin where joined runs can be stored at once.
 template <bool kWhole, class Element, class Config, class Chain>
 __device__ void write_tile(const KernelArguments& arguments, const TilePlace& place, int group,
                            const Sums<Config>& sums, const Chain& chain) {
   constexpr KernelConfig kConfig = Config::value;
+  constexpr bool kJoins = kWhole && joins_runs(kConfig);
   const Tiling& t = arguments.tiling;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32 % 4;
@@ -82,6 +98,7 @@ __device__ void write_tile(const KernelArguments& arguments, const TilePlace& pl
   const int width = static_cast<int>(t.shape.columns.output);
   const int plane = height * width;
   const int channel = place.channel + lane % 4 * 2;
+  [[maybe_unused]] const bool first = lane / 4 % 2 == 0;
   bool any_nan = false;
 #pragma unroll
   for (int block = 0; block < kConfig.blocks; ++block) {
@@ -106,6 +123,7 @@ __device__ void write_tile(const KernelArguments& arguments, const TilePlace& pl
               plane +
           row[half] * width + column;
     }
+    if (kJoins && !first) at[0] = at[1] - kConfig.column_phases;
 #pragma unroll
     for (int j = 0; j < kConfig.channels / 8; ++j) {
 #pragma unroll
@@ -113,18 +131,25 @@ __device__ void write_tile(const KernelArguments& arguments, const TilePlace& pl
         if (kWhole || channel + 8 * j + odd < t.shape.out_channels) {
 #pragma unroll
           for (int i = 0; i < kConfig.row_phases; ++i) {
+            float values[2][kConfig.column_phases];
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
               if (!kWhole && (inside[half] <= 0 || row[half] + i >= height)) continue;
-              float values[kConfig.column_phases];
 #pragma unroll
               for (int k = 0; k < kConfig.column_phases; ++k) {
                 const float sum =
                     sums[block][i * kConfig.column_phases + k][4 * j + 2 * half + odd];
                 if constexpr (kConfig.split) any_nan |= isnan(sum);
-                values[k] = chain(sum);
+                values[half][k] = chain(sum);
               }
-              store_run<kWhole>(at[half] + i * width, values, inside[half]);
+              if constexpr (!kJoins) {
+                store_run<kWhole>(at[half] + i * width, values[half], inside[half]);
+              }
+            }
+            if constexpr (kJoins) {
+              float joined[2 * kConfig.column_phases];
+              join_with_partner(values, first, joined);
+              store_run<true>(at[0] + i * width, joined, 0);
             }
           }
         }
@@ -140,14 +165,15 @@ template <class Element, class Config, class Chain>
 __device__ void finish(const KernelArguments& arguments, const TilePlace& place, int group,
                        const Sums<Config>& sums, const Chain& chain) {
   const Tiling& t = arguments.tiling;
-  constexpr int kRun = Config::value.column_phases;
+  constexpr int kRun = (joins_runs(Config::value) ? 2 : 1) * Config::value.column_phases;
   const int rows_end = (place.row + t.tile.rows - 1) * static_cast<int>(t.shape.rows.stride) +
                        (place.set + 1) * Config::value.row_phases;
-  const bool whole = rows_end <= t.shape.rows.output &&
-                     (place.column + t.tile.columns) * kRun <= t.shape.columns.output &&
-                     place.image + t.tile.images <= t.shape.images &&
-                     place.channel + Config::value.channels <= t.shape.out_channels &&
-                     (kRun == 3 || t.shape.columns.output % kRun == 0);
+  const bool whole =
+      rows_end <= t.shape.rows.output &&
+      (place.column + t.tile.columns) * Config::value.column_phases <= t.shape.columns.output &&
+      place.image + t.tile.images <= t.shape.images &&
+      place.channel + Config::value.channels <= t.shape.out_channels &&
+      (kRun == 3 || t.shape.columns.output % kRun == 0);
   if (whole) {
     write_tile<true, Element, Config>(arguments, place, group, sums, chain);
   } else {

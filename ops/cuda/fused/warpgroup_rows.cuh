@@ -12,10 +12,11 @@ namespace tenon::ops::cuda {
 /// producers. (One team costs 3 to 32%: the loads' latency shows.)
 template <int kStride, int kKernel, int kPadding>
 struct Geometry {
-  template <int kColumns, int kChannels, int kBlocks, int kChunks, int kVector, bool kResident,
+  template <int kColumns, int kChannels, int kBlocks, int kChunks, bool kResident,
             bool kSplit = false>
-  using Config = StaticConfig<kChannels, kStride, kStride, kBlocks, 2, 2, kChunks, kVector,
-                              kResident, kSplit, kKernel, kPadding, kColumns>;
+  using Config = StaticConfig<kChannels, kStride, kStride, kBlocks, 2, 2, kChunks,
+                              kColumns == 8 && !kSplit ? 2 : 1, kResident, kSplit, kKernel,
+                              kPadding, kColumns>;
 };
 
 /// Joins lists of rows.

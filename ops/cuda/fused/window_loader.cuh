@@ -1,8 +1,7 @@
 // The producers' half of x: windows of its planes become rows of 16 bytes of consecutive channels.
 #pragma once
 
-#include <type_traits>
-
+#include "tenon/ops/cuda/fused/channel_row.cuh"
 #include "tenon/ops/cuda/fused/tensor_core.cuh"
 #include "tenon/ops/cuda/fused/tile_place.cuh"
 
@@ -51,6 +50,9 @@ class WindowLoader {
     image_elements_ = tiling_.tile.images > 1 ? all_channels * plane_ : 0;
     locate(first_vector_);
   }
+
+  /// For the next window there is nothing to do yet.
+  __device__ void release() {}
 
   /// This thread's part of stage `stage` into the slot at `shared`.
   __device__ void load(int stage, char* shared) {
@@ -147,32 +149,14 @@ class WindowLoader {
     return static_cast<unsigned>(row) < static_cast<unsigned>(tiling_.shape.rows.input);
   }
 
-  /// The rows of the vector's columns; those of their tails lie a half further.
+  /// The rows of the vector's columns.
   __device__ void store(const Vector (&values)[kRow], uint4* row) const {
 #pragma unroll
     for (int c = 0; c < kVector; ++c) {
-      if constexpr (std::is_same_v<Operand, Tf32>) {
-        std::uint32_t heads[kRow];
+      Element column[kRow];
 #pragma unroll
-        for (int i = 0; i < kRow; ++i) heads[i] = round_to_tf32(values[i].values[c]);
-        row[c] = make_uint4(heads[0], heads[1], heads[2], heads[3]);
-        if constexpr (Config::value.split) {
-          std::uint32_t tails[kRow];
-#pragma unroll
-          for (int i = 0; i < kRow; ++i) {
-            tails[i] = round_to_tf32(values[i].values[c] - __uint_as_float(heads[i]));
-          }
-          row[c + kChunks * tiling_.chunk_rows()] =
-              make_uint4(tails[0], tails[1], tails[2], tails[3]);
-        }
-      } else {
-        std::uint32_t pairs[kRow / 2];
-#pragma unroll
-        for (int i = 0; i < kRow / 2; ++i) {
-          pairs[i] = join(values[2 * i].values[c], values[2 * i + 1].values[c]);
-        }
-        row[c] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-      }
+      for (int i = 0; i < kRow; ++i) column[i] = values[i].values[c];
+      store_channel_row<Operand, Config>(column, row + c, kChunks * tiling_.chunk_rows());
     }
   }
 

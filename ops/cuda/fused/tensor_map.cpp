@@ -1,0 +1,85 @@
+#include "tenon/ops/cuda/fused/tensor_map.h"
+
+#include <cuda.h>
+
+#include <algorithm>
+#include <bit>
+#include <string>
+
+#include "tenon/core/cuda/runtime.h"
+#include "tenon/core/error.h"
+#include "tenon/core/tensor_body.h"
+
+namespace tenon::ops::cuda {
+namespace {
+
+using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
+
+/// The driver's function, found at run time: programs load where there is no driver.
+EncodeTiled encode_tiled() {
+  static const auto function = [] {
+    void* address = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    TENON_CUDA_CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &address, 12000,
+                                                      cudaEnableDefault, &found));
+    if (found != cudaDriverEntryPointSuccess) {
+      tenon::detail::fail("cuda: the driver has no cuTensorMapEncodeTiled; update it");
+    }
+    return reinterpret_cast<EncodeTiled>(address);
+  }();
+  return function;
+}
+
+CUtensorMapDataType map_type(DType dtype) {
+  switch (dtype) {
+    case DType::Float16:
+      return CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+    case DType::BFloat16:
+      return CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    default:
+      return CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
+  }
+}
+
+}  // namespace
+
+std::optional<RawWindows> raw_windows(const Tiling& t, int in_16_bytes) {
+  constexpr int kMostInABox = 256;
+  const auto rest = [&](int columns) {
+    return ((columns % in_16_bytes) + in_16_bytes) % in_16_bytes;
+  };
+  const int skip = rest(t.first_column);
+  const int columns = skip + t.window_columns + rest(-(skip + t.window_columns));
+  const bool fits =
+      t.shape.columns.input % in_16_bytes == 0 && t.tile.columns % in_16_bytes == 0 &&
+      std::max({columns, t.window_rows, t.tile.images, t.tile.in_channels}) <= kMostInABox &&
+      (t.shape.groups == 1 || t.shape.in_channels % t.tile.in_channels == 0);
+  if (!fits) return std::nullopt;
+  return RawWindows{.slots = 0, .columns = columns, .skip = skip};
+}
+
+TensorMap window_map(const Tensor& x, const Tiling& t, const RawWindows& windows) {
+  const auto size = [&](std::size_t d) { return static_cast<cuuint64_t>(x.shape()[d]); };
+  const auto item = static_cast<cuuint64_t>(item_size(x.dtype()));
+  const cuuint64_t row = size(3) * item;
+  const cuuint64_t sizes[] = {size(3), size(2), size(0), size(1)};
+  const cuuint64_t strides[] = {row, size(1) * size(2) * row, size(2) * row};
+  const cuuint32_t box[] = {
+      static_cast<cuuint32_t>(windows.columns), static_cast<cuuint32_t>(t.window_rows),
+      static_cast<cuuint32_t>(t.tile.images), static_cast<cuuint32_t>(t.tile.in_channels)};
+  const cuuint32_t steps[] = {1, 1, 1, 1};
+  CUtensorMap map;
+  const CUresult status =
+      encode_tiled()(&map, map_type(x.dtype()), 4, x.raw_data(), sizes, strides, box, steps,
+                     CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,
+                     CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (status != CUDA_SUCCESS) {
+    tenon::detail::fail(tenon::detail::concat("cuda: cuTensorMapEncodeTiled failed with status ",
+                                              static_cast<int>(status), " for x of shape ",
+                                              x.shape()));
+  }
+  static_assert(sizeof(TensorMap) == sizeof(CUtensorMap));
+  return std::bit_cast<TensorMap>(map);
+}
+
+}  // namespace tenon::ops::cuda

@@ -1,0 +1,22 @@
+// Descriptions of tensors for the tensor memory accelerator of sm_90.
+#pragma once
+
+#include <optional>
+
+#include "tenon/core/tensor.h"
+#include "tenon/ops/cuda/fused/kernel_config.h"
+#include "tenon/ops/fused/tiling.h"
+
+namespace tenon::ops::cuda {
+
+/// The windows of `tiling`'s stages as boxes of x [N, C, H, W], of whose elements `in_16_bytes`
+/// take 16 bytes; no slots yet. None where x has no such boxes: its rows must begin at multiples of
+/// 16 bytes, a box may have 256 of everything, and no stage may reach into another group's
+/// channels.
+std::optional<RawWindows> raw_windows(const Tiling& tiling, int in_16_bytes);
+
+/// x as boxes of columns x rows x images x channels (of a stage), in that order in shared memory;
+/// x begins at a multiple of 16 bytes.
+TensorMap window_map(const Tensor& x, const Tiling& tiling, const RawWindows& windows);
+
+}  // namespace tenon::ops::cuda
