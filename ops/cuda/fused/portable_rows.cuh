@@ -21,9 +21,9 @@ constexpr auto portable_rows() {
   constexpr int kChannels = kSplit ? 32 : 64;  // with split the totals take registers too
   using OneByOne = PortableConfig<Operand, kSplit, kChannels, 1, 1, 2>;
   using OneByTwo = PortableConfig<Operand, kSplit, kChannels, 1, 2, 1>;
-  using TwoByTwo = PortableConfig<Operand, kSplit, kChannels, 2, 2, 1>;
+  using TwoByTwo = PortableConfig<Operand, kSplit, kChannels / (kSplit ? 2 : 1), 2, 2, 1>;
   using OneByThree = PortableConfig<Operand, kSplit, 32, 1, 3, 1>;
-  using OneByFour = PortableConfig<Operand, kSplit, 32, 1, 4, 1>;
+  using OneByFour = PortableConfig<Operand, kSplit, kSplit ? 16 : 32, 1, 4, 1>;
   return std::array{
       kernel_row<Operand, TwoByTwo, WarpMultiplier>("any 2x2 phases, 2x64", 80, 1, 2, 64),
       kernel_row<Operand, TwoByTwo, WarpMultiplier>("any 2x2 phases, 16x8", 80, 1, 16, 8),
