@@ -7,6 +7,7 @@
 #ifdef TENON_WITH_CUDA
 #include "tenon/core/cuda/runtime.h"
 #endif
+#include "tenon/core/cpu/large_blocks.h"
 #include "tenon/core/derived.h"
 #include "tenon/core/dispatch.h"
 #include "tenon/core/memory_counters.h"
@@ -22,14 +23,38 @@ detail::MemoryCounters& counters() {
   return instance;
 }
 
+/// Freed memory of the process. Never destroyed: tensors of static variables are freed late.
+LargeBlocks& large_blocks() {
+  static LargeBlocks& instance = *std::make_unique<LargeBlocks>().release();
+  return instance;
+}
+
+/// Under AddressSanitizer every block comes from it and goes back, so that it sees wrong use.
+constexpr bool is_large([[maybe_unused]] std::size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  return false;
+#else
+  return bytes >= LargeBlocks::kLeastBytes;
+#endif
+}
+
 }  // namespace
 
 void* allocate(std::size_t bytes, Device) {
-  // aligned_alloc wants a multiple of the alignment; at least one line, so that data() is never
-  // null and vector code may read a whole register at the last element.
-  const std::size_t lines = bytes / kAlignment + 1;
-  void* data = lines > (SIZE_MAX / kAlignment) ? nullptr
-                                               : std::aligned_alloc(kAlignment, lines * kAlignment);
+  void* data = nullptr;
+  if (is_large(bytes)) {
+    data = large_blocks().take(bytes);
+    if (data == nullptr) data = allocate_large(bytes);
+    if (data == nullptr) {
+      large_blocks().release();
+      data = allocate_large(bytes);
+    }
+  } else {
+    // aligned_alloc wants a multiple of the alignment; at least one line, so that data() is never
+    // null and vector code may read a whole register at the last element.
+    const std::size_t lines = bytes / kAlignment + 1;
+    if (lines <= SIZE_MAX / kAlignment) data = std::aligned_alloc(kAlignment, lines * kAlignment);
+  }
   TENON_CHECK(data != nullptr, "allocate: no memory for ", bytes, " bytes on cpu (",
               counters().stats().in_use, " bytes in use)");
   counters().add(static_cast<std::int64_t>(bytes));
@@ -38,7 +63,11 @@ void* allocate(std::size_t bytes, Device) {
 
 void deallocate(void* data, std::size_t bytes, const Stream&, std::span<const Stream>) {
   counters().remove(static_cast<std::int64_t>(bytes));
-  std::free(data);
+  if (is_large(bytes)) {
+    large_blocks().keep(data, bytes);
+  } else {
+    std::free(data);
+  }
 }
 
 MemoryStats memory_stats(Device) { return counters().stats(); }

@@ -1,0 +1,63 @@
+#include "tenon/core/cpu/large_blocks.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+
+#include "tenon/core/memory.h"
+
+namespace tenon::cpu {
+namespace {
+
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+}  // namespace
+
+void* LargeBlocks::take(std::size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  const auto found = std::find_if(blocks_.rbegin(), blocks_.rend(),
+                                  [&](const Block& block) { return block.bytes == bytes; });
+  if (found == blocks_.rend()) return nullptr;
+  void* data = found->data;
+  blocks_.erase(std::next(found).base());
+  bytes_ -= bytes;
+  return data;
+}
+
+void LargeBlocks::keep(void* data, std::size_t bytes) {
+  if (bytes > kMostBytes) {
+    std::free(data);
+    return;
+  }
+  const std::lock_guard lock(mutex_);
+  auto oldest = blocks_.begin();
+  for (; bytes_ + bytes > kMostBytes; ++oldest) {
+    bytes_ -= oldest->bytes;
+    std::free(oldest->data);
+  }
+  blocks_.erase(blocks_.begin(), oldest);
+  blocks_.push_back({data, bytes});
+  bytes_ += bytes;
+}
+
+void LargeBlocks::release() {
+  const std::lock_guard lock(mutex_);
+  for (const Block& block : blocks_) std::free(block.data);
+  blocks_.clear();
+  bytes_ = 0;
+}
+
+void* allocate_large(std::size_t bytes) {
+  if (bytes < kHugePage)
+    return std::aligned_alloc(kAlignment, (bytes / kAlignment + 1) * kAlignment);
+  const std::size_t pages = bytes / kHugePage + 1;  // more than asked for, as for small blocks
+  if (pages > SIZE_MAX / kHugePage) return nullptr;
+  void* data = std::aligned_alloc(kHugePage, pages * kHugePage);
+  // Refused where the system has no huge pages: small ones do as well.
+  if (data != nullptr) (void)madvise(data, pages * kHugePage, MADV_HUGEPAGE);
+  return data;
+}
+
+}  // namespace tenon::cpu
