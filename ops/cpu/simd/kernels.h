@@ -1,0 +1,88 @@
+// The inner loops that are compiled for several instruction sets, and the choice among them.
+//
+// `kernels_of` in kernel_source.h is one source, compiled once for each instruction set; a table of
+// functions is all that leaves it. Which table is used is decided once, by what the processor can
+// do or by TENON_CPU_ISA. Nothing here allocates, and no result depends on an address, on how many
+// channels or vectors are computed together, or on an element's place in a block.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace tenon::ops::cpu::simd {
+
+/// The most vectors of positions that a product takes at once, whatever the instruction set.
+inline constexpr int kMostVectors = 3;
+
+/// sums[c, v·lanes + lane] = start[c] + Σ_k weights[k, c] · vectors[v][offsets[k] + lane]
+struct Product {
+  const float* vectors[kMostVectors];  ///< where each vector of positions begins
+  int vector_count;                    ///< 1 … Kernels::vectors
+  int channels;                        ///< 1 … Kernels::channels
+  std::int64_t depth;
+  const std::int32_t* offsets;  ///< [depth], in elements
+  const float* weights;         ///< [depth, channels]
+  const float* start;           ///< [channels]; null: what `sums` holds
+  float* sums;
+  std::int64_t sums_stride;  ///< from channel to channel
+};
+
+/// clamp(mish(y) + add, min, max)·scale; a gradient passes the clamp from first_inside to
+/// last_inside, both included.
+struct Chain {
+  bool mish;
+  bool clamps;
+  float add, min, max, scale;
+  float first_inside, last_inside;
+};
+
+/// The functions of one instruction set.
+struct Kernels {
+  const char* name;  ///< portable, avx2 or avx512
+  int lanes;         ///< floats in a vector
+  int channels;      ///< the most that `multiply` takes
+  int vectors;       ///< likewise
+
+  void (*multiply)(const Product& product);
+  /// sums[i·sums_stride + j] += Σ_k a[i·a_stride + k]·b[j·b_stride + k] for i < rows, j < columns,
+  /// k < count.
+  void (*dot)(const float* a, std::int64_t a_stride, std::int64_t rows, const float* b,
+              std::int64_t b_stride, std::int64_t columns, std::int64_t count, float* sums,
+              std::int64_t sums_stride);
+  /// Replaces x by e^x, relative error below 2e-7 wherever the result is a normal number.
+  void (*exponential)(float* values, std::int64_t count);
+  /// Replaces `count` values y by the chain's results.
+  void (*apply)(const Chain& chain, float* values, std::int64_t count);
+  /// Replaces `count` gradients of the chain's results by those of y, of which up to lanes - 1 more
+  /// may be read.
+  void (*gradient)(const Chain& chain, const float* values, float* gradients, std::int64_t count);
+  /// target[i·parts + p] = source[p·stride + i] where that is less than `count`. May read up to
+  /// lanes - 1 floats behind each part.
+  void (*interleave)(const float* source, std::int64_t stride, std::int64_t parts,
+                     std::int64_t count, float* target);
+  /// target[p·stride + i] = source[i·parts + p] for i·parts + p < count.
+  void (*split)(const float* source, std::int64_t parts, std::int64_t count, float* target,
+                std::int64_t stride);
+  /// Copies `runs` runs of `count` floats, `source_stride` apart, one behind the other. May write
+  /// up to lanes - 1 floats behind the last and read as many.
+  void (*join)(const float* source, std::int64_t source_stride, std::int64_t runs,
+               std::int64_t count, float* target);
+  /// target[j·target_stride + i] = source[i·source_stride + j] for i < rows, j < columns.
+  void (*transpose)(const float* source, std::int64_t source_stride, std::int64_t rows,
+                    std::int64_t columns, float* target, std::int64_t target_stride);
+};
+
+/// Those of the instruction set `name`, or null when the build or the processor has it not.
+const Kernels* find_kernels(std::string_view name);
+
+/// Those of the instruction set `wanted` (portable, avx2 or avx512), of the best there is where it
+/// is empty. Throws `Error` when it is another word or the build or the processor has it not.
+const Kernels& choose_kernels(std::string_view wanted);
+
+/// The choice for the environment variable TENON_CPU_ISA, made at the first call that succeeds.
+const Kernels& kernels();
+
+/// As `kernels.multiply`, in parts of limited depth: their sums round less than one long sum.
+void sum_products(const Kernels& kernels, Product product);
+
+}  // namespace tenon::ops::cpu::simd

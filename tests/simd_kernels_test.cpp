@@ -1,0 +1,228 @@
+// The inner loops of every instruction set that this processor has, against plain loops.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "support/matchers.h"
+#include "tenon/core/error.h"
+#include "tenon/core/random.h"
+#include "tenon/ops/cpu/simd/kernels.h"
+
+namespace tenon::ops::cpu::simd {
+namespace {
+
+std::vector<float> drawn(std::size_t count, std::uint64_t seed) {
+  Generator generator(seed);
+  std::vector<float> values(count);
+  for (float& value : values) {
+    value = static_cast<float>(static_cast<double>(generator.next()) / 2147483648.0 - 1);
+  }
+  return values;
+}
+
+class SimdKernels : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    kernels_ = find_kernels(GetParam());
+    if (kernels_ == nullptr) GTEST_SKIP() << "this processor has no " << GetParam();
+  }
+  const Kernels* kernels_ = nullptr;
+};
+
+TEST_P(SimdKernels, SumProductsOfAnyNumberOfChannelsAndVectors) {
+  constexpr int kDepth = 37;
+  const int lanes = kernels_->lanes;
+  const std::vector<float> x = drawn(4096, 1);
+  for (int channels = 1; channels <= kernels_->channels; ++channels) {
+    for (int vectors = 1; vectors <= kernels_->vectors; ++vectors) {
+      for (const bool starts : {true, false}) {
+        SCOPED_TRACE(testing::Message() << channels << " channels, " << vectors << " vectors");
+        const std::vector<float> weights = drawn(kDepth * static_cast<std::size_t>(channels), 2);
+        const std::vector<float> start = drawn(static_cast<std::size_t>(channels), 3);
+        std::vector<std::int32_t> offsets;
+        for (int k = 0; k < kDepth; ++k) offsets.push_back(k * 53 % 1999);
+        const int stride = vectors * lanes + 3;
+        std::vector<float> sums = drawn(static_cast<std::size_t>(channels * stride), 4);
+        const std::vector<float> before = sums;
+        Product product{.vectors = {},
+                        .vector_count = vectors,
+                        .channels = channels,
+                        .depth = kDepth,
+                        .offsets = offsets.data(),
+                        .weights = weights.data(),
+                        .start = starts ? start.data() : nullptr,
+                        .sums = sums.data(),
+                        .sums_stride = stride};
+        for (int v = 0; v < vectors; ++v) product.vectors[v] = x.data() + 101 * v;
+        kernels_->multiply(product);
+        for (int c = 0; c < channels; ++c) {
+          for (int j = 0; j < stride; ++j) {
+            const auto at = static_cast<std::size_t>(c * stride + j);
+            if (j >= vectors * lanes) {
+              EXPECT_EQ(sums[at], before[at]) << "beyond the vectors";
+              continue;
+            }
+            double expected = starts ? start[static_cast<std::size_t>(c)] : before[at];
+            for (int k = 0; k < kDepth; ++k) {
+              expected +=
+                  static_cast<double>(weights[static_cast<std::size_t>(k * channels + c)]) *
+                  product.vectors[j / lanes][offsets[static_cast<std::size_t>(k)] + j % lanes];
+            }
+            EXPECT_NEAR(sums[at], expected, 1e-5);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(SimdKernels, AddDotProductsOfRows) {
+  const std::vector<float> a = drawn(9 * 100, 9);
+  const std::vector<float> b = drawn(11 * 120, 10);
+  for (const int count : {1, 15, 16, 37, 99}) {
+    for (const int rows : {1, 4, 9}) {
+      for (const int columns : {1, 3, 11}) {
+        SCOPED_TRACE(testing::Message() << rows << " x " << columns << ", " << count << " terms");
+        std::vector<float> sums(9 * 13, 0.5f);
+        kernels_->dot(a.data(), 100, rows, b.data(), 120, columns, count, sums.data(), 13);
+        for (int i = 0; i < 9; ++i) {
+          for (int j = 0; j < 13; ++j) {
+            double expected = 0.5;
+            for (int k = 0; i < rows && j < columns && k < count; ++k) {
+              expected += static_cast<double>(a[static_cast<std::size_t>(i * 100 + k)]) *
+                          b[static_cast<std::size_t>(j * 120 + k)];
+            }
+            EXPECT_NEAR(sums[static_cast<std::size_t>(i * 13 + j)], expected, 1e-5);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(SimdKernels, ComputeExponentialsToTheLastDigits) {
+  std::vector<float> x;
+  for (double value = -87.3; value < 88.7; value += 0.00137) x.push_back(static_cast<float>(value));
+  std::vector<float> y = x;
+  kernels_->exponential(y.data(), static_cast<std::int64_t>(y.size()));
+  double worst = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double exact = std::exp(static_cast<double>(x[i]));
+    worst = std::max(worst, std::abs(y[i] - exact) / exact);
+  }
+  EXPECT_LE(worst, 2e-7);
+}
+
+TEST_P(SimdKernels, ComputeExponentialsAtTheEndsOfTheRange) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  std::vector<float> x{-kInfinity, -1e30f, -110,      -104, -100, -88,
+                       88.8f,      1e30f,  kInfinity, 0,    -0.0f};
+  x.push_back(std::numeric_limits<float>::quiet_NaN());
+  std::vector<float> y = x;
+  kernels_->exponential(y.data(), static_cast<std::int64_t>(y.size()));
+  for (std::size_t i = 0; i + 1 < x.size(); ++i) {
+    const double exact = std::exp(static_cast<double>(x[i]));
+    if (exact > 3.5e38) {
+      EXPECT_EQ(y[i], kInfinity) << x[i];
+    } else {
+      // Denormal numbers are right to their last digit.
+      EXPECT_NEAR(y[i], exact, std::max(1.5e-45, 2e-7 * exact)) << x[i];
+    }
+  }
+  EXPECT_TRUE(std::isnan(y.back()));
+}
+
+TEST_P(SimdKernels, ChainDoesNotDependOnAnElementsPlace) {
+  const Chain chain{true, true, 0.5f, -1, 1, 2, -1, 1};
+  constexpr std::int64_t kCount = 200;
+  std::vector<float> whole = drawn(kCount + 16, 5);  // 16: what may be read behind the values
+  for (float& value : whole) value *= 8;
+  const std::vector<float> y = whole;
+  std::vector<float> gradients = drawn(kCount, 6);
+  const std::vector<float> g = gradients;
+  kernels_->apply(chain, whole.data(), kCount);
+  kernels_->gradient(chain, y.data(), gradients.data(), kCount);
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    float value = y[i];
+    float slope = g[i];
+    kernels_->apply(chain, &value, 1);
+    std::vector<float> room(static_cast<std::size_t>(kernels_->lanes), y[i]);
+    kernels_->gradient(chain, room.data(), &slope, 1);
+    EXPECT_EQ(value, whole[i]);
+    EXPECT_EQ(slope, gradients[i]);
+  }
+}
+
+TEST_P(SimdKernels, InterleaveAndSplitAnyNumberOfParts) {
+  for (const int parts : {1, 2, 3, 4}) {
+    for (int count = 1; count < 100; ++count) {
+      SCOPED_TRACE(testing::Message() << parts << " parts, " << count << " elements");
+      const int stride = 130;
+      const std::vector<float> source = drawn(static_cast<std::size_t>(parts * stride), 7);
+      std::vector<float> joined(128, 7.0f);
+      kernels_->interleave(source.data(), stride, parts, count, joined.data());
+      std::vector<float> back(static_cast<std::size_t>(parts * stride), 7.0f);
+      kernels_->split(joined.data(), parts, count, back.data(), stride);
+      for (int i = 0; i < 128; ++i) {
+        const auto at = static_cast<std::size_t>(i % parts * stride + i / parts);
+        EXPECT_EQ(joined[static_cast<std::size_t>(i)], i < count ? source[at] : 7.0f);
+        if (i < count) {
+          EXPECT_EQ(back[at], source[at]);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(SimdKernels, JoinRunsAndTransposeMatrices) {
+  const std::vector<float> source = drawn(80 * 80, 8);
+  for (const int rows : {1, 3, 16, 21, 40}) {
+    for (const int columns : {1, 7, 16, 33}) {
+      SCOPED_TRACE(testing::Message() << rows << " x " << columns);
+      const auto slack = static_cast<std::size_t>(kernels_->lanes);
+      std::vector<float> joined(static_cast<std::size_t>(rows * columns) + slack);
+      kernels_->join(source.data(), 80, rows, columns, joined.data());
+      std::vector<float> turned(static_cast<std::size_t>(columns * 50));
+      kernels_->transpose(source.data(), 80, rows, columns, turned.data(), 50);
+      for (int i = 0; i < rows; ++i) {
+        for (int j = 0; j < columns; ++j) {
+          const float value = source[static_cast<std::size_t>(i * 80 + j)];
+          EXPECT_EQ(joined[static_cast<std::size_t>(i * columns + j)], value);
+          EXPECT_EQ(turned[static_cast<std::size_t>(j * 50 + i)], value);
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(InstructionSet, SimdKernels, testing::Values("portable", "avx2", "avx512"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST(SimdKernelChoice, TakesTheOneThatIsNamed) {
+  EXPECT_EQ(std::string(choose_kernels("portable").name), "portable");
+  for (const char* name : {"avx2", "avx512"}) {
+    if (find_kernels(name) != nullptr) {
+      EXPECT_EQ(std::string(choose_kernels(name).name), name);
+    } else {
+      test::expect_error([&] { choose_kernels(name); }, {"has no", name});
+    }
+  }
+}
+
+TEST(SimdKernelChoice, TakesTheBestWhereNoneIsNamed) {
+  const char* best = find_kernels("avx512") != nullptr ? "avx512"
+                     : find_kernels("avx2") != nullptr ? "avx2"
+                                                       : "portable";
+  EXPECT_EQ(std::string(choose_kernels("").name), best);
+}
+
+TEST(SimdKernelChoice, RefusesOtherWords) {
+  test::expect_error([] { choose_kernels("sse9"); },
+                     {"TENON_CPU_ISA: \"sse9\" is not one of portable, avx2, avx512"});
+  test::expect_error([] { choose_kernels("AVX2"); }, {"is not one of"});
+}
+
+}  // namespace
+}  // namespace tenon::ops::cpu::simd
