@@ -6,6 +6,7 @@
 #include "tenon/core/half.h"
 #include "tenon/core/parallel.h"
 #include "tenon/ops/cpu/columns.h"
+#include "tenon/ops/cpu/conv_columns.h"
 #include "tenon/ops/cpu/gemm.h"
 #include "tenon/ops/cpu/ordered_commit.h"
 #include "tenon/ops/cpu/scratch.h"
@@ -16,35 +17,7 @@ namespace {
 /// Elements in a block of columns: what half of a usual second-level cache holds.
 constexpr std::int64_t kBlockElements = 1 << 17;
 
-/// The sizes of one conv2d, channels counted in one group.
-struct Geometry {
-  std::int64_t batch, groups, in_channels, out_channels;
-  std::int64_t height, width, out_height, out_width;
-  Pair kernel, stride, padding, dilation;
-
-  Geometry(const Shape& x, const Shape& y, Pair kernel_size, const Conv2dOptions& options)
-      : batch(x[0]),
-        groups(options.groups),
-        in_channels(x[1] / options.groups),
-        out_channels(y[1] / options.groups),
-        height(x[2]),
-        width(x[3]),
-        out_height(y[2]),
-        out_width(y[3]),
-        kernel(kernel_size),
-        stride(options.stride),
-        padding(options.padding),
-        dilation(options.dilation) {}
-
-  std::int64_t depth() const { return in_channels * kernel.h * kernel.w; }
-  std::int64_t positions() const { return out_height * out_width; }
-  std::int64_t block() const {
-    return std::clamp<std::int64_t>(kBlockElements / depth(), 16,
-                                    std::max<std::int64_t>(16, positions()));
-  }
-  /// True when the columns of all positions are the image itself.
-  bool is_pointwise() const { return kernel == Pair(1) && stride == Pair(1) && padding == Pair(0); }
-};
+using Geometry = ConvGeometry;
 
 /// columns[(c, ky, kx), j] = what output position `first` + j reads of `image` [channels, H, W].
 template <class T, class Compute>
@@ -73,6 +46,48 @@ void pack_columns(const Geometry& g, const T* image, std::int64_t first, std::in
   }
 }
 
+/// How a convolution's output positions are cut into blocks, and their columns made: of float32 in
+/// whole rows, through `ConvColumns`, unless a row alone is too much.
+template <class T>
+class Blocks {
+ public:
+  using Compute = compute_type<T>;
+
+  explicit Blocks(const Geometry& g)
+      : g_(g),
+        by_rows_(std::is_same_v<T, float> && g.depth() * g.out_width <= 8 * kBlockElements),
+        rows_(g, simd::kernels(), kBlockElements),
+        positions_(by_rows_ ? rows_.rows() * g.out_width
+                            : std::clamp<std::int64_t>(
+                                  kBlockElements / std::max<std::int64_t>(1, g.depth()), 16,
+                                  std::max<std::int64_t>(16, g.positions()))) {}
+
+  /// Positions of a block, and blocks of an image.
+  std::int64_t positions() const { return positions_; }
+  std::int64_t count() const { return (g_.positions() + positions_ - 1) / positions_; }
+  /// Elements of a block's columns, and of the memory that packing needs besides.
+  std::int64_t size() const { return by_rows_ ? rows_.size() : g_.depth() * positions_; }
+  std::int64_t window_size() const { return by_rows_ ? rows_.window_size() : 0; }
+
+  /// columns[(c, ky, kx), j] = what output position `first`, where a block begins, + j reads.
+  void pack(const T* image, std::int64_t first, std::int64_t count, Compute* window,
+            Compute* columns) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (by_rows_) {
+        rows_.pack(image, first / g_.out_width, count / g_.out_width, window, columns);
+        return;
+      }
+    }
+    pack_columns(g_, image, first, count, columns);
+  }
+
+ private:
+  const Geometry& g_;
+  bool by_rows_;
+  ConvColumns rows_;
+  std::int64_t positions_;
+};
+
 /// y[c, first + j] = values[c·stride + j] + bias[c]
 template <class T>
 void store_block(const Geometry& g, const compute_type<T>* values, std::int64_t stride,
@@ -92,15 +107,17 @@ void conv2d_typed(const Geometry& g, const T* x, const T* weight, const T* bias,
   using Compute = compute_type<T>;
   constexpr bool kDirect = std::is_same_v<T, Compute>;
   const std::int64_t depth = g.depth();
-  const std::int64_t block = g.block();
-  const std::int64_t blocks = (g.positions() + block - 1) / block;
+  const Blocks<T> cut(g);
+  const std::int64_t block = cut.positions();
+  const std::int64_t blocks = cut.count();
   const std::int64_t weight_size = g.groups * g.out_channels * depth;
   const Scratch<Compute> weight_copy(copy_size<T>(weight_size));
   const Compute* weights = as_compute<T>(weight, weight_size, weight_copy);
   const bool reads_image = kDirect && g.is_pointwise();
   const std::int64_t items = g.batch * g.groups * blocks;
   parallel_for(0, items, (items + 63) / 64, [&](std::int64_t begin, std::int64_t end) {
-    const Scratch<Compute> columns(reads_image ? 0 : depth * block);
+    const Scratch<Compute> columns(reads_image ? 0 : cut.size());
+    const Scratch<Compute> window(reads_image ? 0 : cut.window_size());
     const Scratch<Compute> tile(copy_size<T>(g.out_channels * block));
     for (std::int64_t item = begin; item < end; ++item) {
       const std::int64_t slice = item / blocks;  // image and group
@@ -113,7 +130,7 @@ void conv2d_typed(const Geometry& g, const T* x, const T* weight, const T* bias,
       if constexpr (kDirect) {
         if (reads_image) right = {image + first, g.positions(), 1};
       }
-      if (!reads_image) pack_columns(g, image, first, count, columns.data());
+      if (!reads_image) cut.pack(image, first, count, window.data(), columns.data());
       Compute* values = tile.data();
       std::int64_t values_stride = count;
       if constexpr (kDirect) {
@@ -131,15 +148,16 @@ void conv2d_typed(const Geometry& g, const T* x, const T* weight, const T* bias,
 
 /// Adds the weight gradient of one image and group to `partial` [out_channels, depth].
 template <class T>
-void add_weight_grad(const Geometry& g, const T* image, const T* grad,
+void add_weight_grad(const Geometry& g, const Blocks<T>& cut, const T* image, const T* grad,
+                     const Scratch<compute_type<T>>& window,
                      const Scratch<compute_type<T>>& columns,
                      const Scratch<compute_type<T>>& grad_copy, compute_type<T>* partial) {
   using Compute = compute_type<T>;
-  const std::int64_t block = g.block();
+  const std::int64_t block = cut.positions();
   const std::int64_t depth = g.depth();
   for (std::int64_t first = 0; first < g.positions(); first += block) {
     const std::int64_t count = std::min(block, g.positions() - first);
-    pack_columns(g, image, first, count, columns.data());
+    cut.pack(image, first, count, window.data(), columns.data());
     MatrixView<const Compute> left{grad_copy.data(), count, 1};
     if constexpr (std::is_same_v<T, Compute>) {
       left = {grad + first, g.positions(), 1};
@@ -160,6 +178,7 @@ void weight_grad_typed(const Geometry& g, const T* x, const T* grad_out, T* grad
   const std::int64_t depth = g.depth();
   const std::int64_t group_size = g.out_channels * depth;
   const Scratch<Compute> sum(copy_size<T>(g.groups * group_size));
+  const Blocks<T> cut(g);
   Compute* total = sum.data();
   if constexpr (std::is_same_v<T, Compute>) total = grad_weight;
   std::fill_n(total, g.groups * group_size, Compute{});
@@ -173,13 +192,14 @@ void weight_grad_typed(const Geometry& g, const T* x, const T* grad_out, T* grad
     commit.run(
         chunk,
         [&] {
-          const Scratch<Compute> columns(depth * g.block());
-          const Scratch<Compute> grad_copy(copy_size<T>(g.out_channels * g.block()));
+          const Scratch<Compute> window(cut.window_size());
+          const Scratch<Compute> columns(cut.size());
+          const Scratch<Compute> grad_copy(copy_size<T>(g.out_channels * cut.positions()));
           partial.fill_zero();
           for (std::int64_t n = first; n < std::min(first + images, g.batch); ++n) {
             const std::int64_t slice = n * g.groups + group;
-            add_weight_grad<T>(g, x + slice * g.in_channels * g.height * g.width,
-                               grad_out + slice * g.out_channels * g.positions(), columns,
+            add_weight_grad<T>(g, cut, x + slice * g.in_channels * g.height * g.width,
+                               grad_out + slice * g.out_channels * g.positions(), window, columns,
                                grad_copy, partial.data());
           }
         },

@@ -1,5 +1,6 @@
 #include "tenon/ops/cpu/conv.h"
 #include "tenon/ops/cpu/conv_transpose_tiles.h"
+#include "tenon/ops/cpu/transposed/forward.h"
 
 namespace tenon::ops::cpu {
 namespace {
@@ -66,6 +67,10 @@ Tile TransposedPlan::tile(std::int64_t index, const Phase& phase) const {
 void conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
                       const ConvTranspose2dOptions& options, const Tensor& y) {
   if (y.numel() == 0) return;
+  if (y.dtype() == DType::Float32) {
+    transposed_forward(x, weight, bias, options, nullptr, y);
+    return;
+  }
   const TransposedPlan plan(x.shape(), weight.shape(), y.shape(), options);
   visit_floating(x.dtype(), "conv_transpose2d", [&]<class T>() {
     run_tiles<T>(

@@ -2,6 +2,9 @@
 
 #include <Eigen/Core>
 #include <algorithm>
+#include <type_traits>
+
+#include "tenon/ops/cpu/float_gemm.h"
 
 namespace tenon::ops::cpu {
 namespace {
@@ -51,17 +54,22 @@ template <class T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<const T> a,
           MatrixView<const T> b, T* c, std::int64_t c_stride, bool accumulate) {
   RowMajorMap<T> result(c, m, n, Eigen::OuterStride<>(c_stride));
-  if (!accumulate) result.setZero();
-  if (m == 0 || n == 0 || k == 0) return;
-  visit_map(m, k, a, [&](const auto& left) {
-    visit_map(k, n, b, [&](const auto& right) {
-      if (m + n + k < kSmallSizes) {
-        add_small_product<T>(left, right, result);
-      } else {
-        result.noalias() += left * right;
-      }
+  if (m == 0 || n == 0 || k == 0) {
+    if (!accumulate) result.setZero();
+  } else if constexpr (std::is_same_v<T, float>) {
+    float_gemm(m, n, k, a, b, c, c_stride, accumulate);
+  } else {
+    if (!accumulate) result.setZero();
+    visit_map(m, k, a, [&](const auto& left) {
+      visit_map(k, n, b, [&](const auto& right) {
+        if (m + n + k < kSmallSizes) {
+          add_small_product<T>(left, right, result);
+        } else {
+          result.noalias() += left * right;
+        }
+      });
     });
-  });
+  }
 }
 
 template void gemm<float>(std::int64_t, std::int64_t, std::int64_t, MatrixView<const float>,

@@ -1,8 +1,13 @@
 #include "tenon/ops/cpu/fused/conv_transpose2d_epilogue.h"
 
+#include <cmath>
+#include <limits>
+
 #include "tenon/ops/cpu/conv_transpose_tiles.h"
 #include "tenon/ops/cpu/fused/epilogue.h"
 #include "tenon/ops/cpu/fused/epilogue_backward.h"
+#include "tenon/ops/cpu/transposed/backward.h"
+#include "tenon/ops/cpu/transposed/forward.h"
 
 namespace tenon::ops::cpu {
 namespace {
@@ -17,12 +22,31 @@ T* result_or_null(const Tensor& tensor) {
   return tensor.defined() ? tensor.data<T>() : nullptr;
 }
 
+simd::Chain chain_of(const Epilogue& epilogue) {
+  const auto min = static_cast<float>(epilogue.min);
+  const auto max = static_cast<float>(epilogue.max);
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  return {.mish = epilogue.mish,
+          .clamps = epilogue.clamps(),
+          .add = static_cast<float>(epilogue.add),
+          .min = min,
+          .max = max,
+          .scale = static_cast<float>(epilogue.scale),
+          .first_inside = epilogue.gradient_at_bounds ? min : std::nextafter(min, kInfinity),
+          .last_inside = epilogue.gradient_at_bounds ? max : std::nextafter(max, -kInfinity)};
+}
+
 }  // namespace
 
 void conv_transpose2d_epilogue(const Tensor& x, const Tensor& weight, const Tensor& bias,
                                const ConvTranspose2dOptions& options, const Epilogue& epilogue,
                                const Tensor& z) {
   if (z.numel() == 0) return;
+  if (z.dtype() == DType::Float32) {
+    const simd::Chain chain = chain_of(epilogue);
+    transposed_forward(x, weight, bias, options, &chain, z);
+    return;
+  }
   const TransposedPlan plan(x.shape(), weight.shape(), z.shape(), options);
   visit_floating(x.dtype(), "conv_transpose2d_epilogue", [&]<class T>() {
     const MishClampScale<compute_type<T>> function(epilogue);
@@ -38,6 +62,12 @@ void conv_transpose2d_epilogue_backward(const Tensor& x, const Tensor& weight, c
                                         const ConvTranspose2dOptions& options,
                                         const Epilogue& epilogue, const Tensor& grad_x,
                                         const Tensor& grad_weight, const Tensor& grad_bias) {
+  if (x.dtype() == DType::Float32 && x.numel() > 0 && grad_out.numel() > 0 &&
+      transposed_backward_pays(weight.shape())) {
+    transposed_backward(x, weight, bias, grad_out, options, chain_of(epilogue), grad_x, grad_weight,
+                        grad_bias);
+    return;
+  }
   const TransposedPlan plan(x.shape(), weight.shape(), grad_out.shape(), options);
   visit_floating(x.dtype(), "conv_transpose2d_epilogue_backward", [&]<class T>() {
     using Function = MishClampScale<compute_type<T>>;
