@@ -38,7 +38,8 @@ Options parse_options(int argc, char** argv) {
       "Paths: auto, the ops as graph::compile runs them; fused, the fused op alone; unfused, the\n"
       "ops one by one; expert (on a GPU), cuDNN's best plans in both memory formats followed by\n"
       "one pointwise pass, and cuDNN's own runtime fusion. The floor is the fewest bytes the work\n"
-      "can move at the copy bandwidth measured in the same run.");
+      "can move at the copy bandwidth measured in the same run; on the CPU, where it is more, the\n"
+      "operations at the rate measured there.");
   app.add_option("--shape", options.shape,
                  "mission, dcgan8, dcgan32, unet, k5, s1, small, or N,Cin,H,W,Cout,k,s,p,op")
       ->capture_default_str();
@@ -89,6 +90,7 @@ bench::Result run(const bench::BlockShape& shape, const Options& options, Device
                        .train = problem.train(),
                        .input_sets = problem.sets().size(),
                        .floor_bytes = problem.floor_bytes(),
+                       .flop = problem.flop(),
                        .rows = {}};
   const auto append = [&](std::vector<bench::Row> rows) {
     result.rows.insert(result.rows.end(), rows.begin(), rows.end());
@@ -129,21 +131,23 @@ void run(const Options& options) {
     return;
   }
   const std::string description = bench::device_description(device);
-  const double copy = bench::copy_bandwidth(device);
+  const bench::Roofs roofs{bench::copy_bandwidth(device), bench::flop_rate(device)};
   if (!options.json) {
-    std::cout << description << ": copy bandwidth " << std::llround(copy / 1e9)
-              << " GB/s, read + write\n";
+    std::cout << description << ": copy bandwidth " << std::llround(roofs.copy / 1e9)
+              << " GB/s, read + write";
+    if (roofs.flop > 0) std::cout << "; " << std::llround(roofs.flop / 1e9) << " GFLOP/s";
+    std::cout << '\n';
   }
   std::vector<bench::Result> results;
   for (const bench::BlockShape& shape : shapes) {
     results.push_back(run(shape, options, device));
     if (!options.json) {
       std::cout << '\n';
-      bench::print_table(std::cout, results.back(), copy);
+      bench::print_table(std::cout, results.back(), roofs);
       std::cout.flush();
     }
   }
-  if (options.json) bench::print_json(std::cout, description, copy, results);
+  if (options.json) bench::print_json(std::cout, description, roofs, results);
 }
 
 }  // namespace

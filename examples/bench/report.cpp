@@ -18,13 +18,11 @@ std::string number(double value, int digits) {
   return text;
 }
 
-double floor_ms(std::int64_t bytes, double copy) { return static_cast<double>(bytes) / copy * 1e3; }
-
 double tera_flop(const Row& row) {
   return row.flop > 0 ? row.flop / (row.timing.milliseconds * 1e-3) / 1e12 : kUnknown;
 }
 
-Line line_of(const Row& row, double copy, double first_ms) {
+Line line_of(const Row& row, const Roofs& roofs, double first_ms) {
   const double ms = row.timing.milliseconds;
   const double giga_bytes = static_cast<double>(row.bytes) / (ms * 1e-3) / 1e9;
   const bool on_device = row.timing.host_microseconds > 0;
@@ -33,8 +31,8 @@ Line line_of(const Row& row, double copy, double first_ms) {
   return {row.path,
           number(ms, ms < 10 ? 4 : 2),
           number(ms / first_ms, 3),
-          number(floor_ms(row.bytes, copy), 4),
-          number(100 * floor_ms(row.bytes, copy) / ms, 1),
+          number(roofs.milliseconds(row.bytes, row.flop), 4),
+          number(100 * roofs.milliseconds(row.bytes, row.flop) / ms, 1),
           number(giga_bytes, giga_bytes < 100 ? 1 : 0),
           number(tera_flop(row), 2),
           on_device ? number(row.timing.host_microseconds, 1) : "-",
@@ -68,7 +66,7 @@ nlohmann::json known(double value) {
   return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json();
 }
 
-nlohmann::json json_of(const Row& row, double copy) {
+nlohmann::json json_of(const Row& row, const Roofs& roofs) {
   return {{"path", row.path},
           {"configuration", row.configuration},
           {"whole", row.whole},
@@ -76,8 +74,8 @@ nlohmann::json json_of(const Row& row, double copy) {
           {"milliseconds", row.timing.milliseconds},
           {"host_microseconds", row.timing.host_microseconds},
           {"floor_bytes", row.bytes},
-          {"floor_milliseconds", floor_ms(row.bytes, copy)},
-          {"fraction_of_floor", floor_ms(row.bytes, copy) / row.timing.milliseconds},
+          {"floor_milliseconds", roofs.milliseconds(row.bytes, row.flop)},
+          {"fraction_of_floor", roofs.milliseconds(row.bytes, row.flop) / row.timing.milliseconds},
           {"tflop_per_second", known(tera_flop(row))},
           {"peak_bytes", row.peak_bytes >= 0 ? nlohmann::json(row.peak_bytes) : nlohmann::json()},
           {"relative_error", known(row.error)}};
@@ -98,39 +96,45 @@ void print_summary(std::ostream& out, const std::vector<Row>& rows) {
 
 }  // namespace
 
-void print_table(std::ostream& out, const Result& result, double copy) {
+double Roofs::milliseconds(std::int64_t bytes, double operations) const {
+  const double by_bytes = static_cast<double>(bytes) / copy;
+  return 1e3 * (flop > 0 ? std::max(by_bytes, operations / flop) : by_bytes);
+}
+
+void print_table(std::ostream& out, const Result& result, const Roofs& roofs) {
   out << result.shape.name;
   if (result.shape.name != result.shape.numbers()) out << " (" << result.shape.numbers() << ")";
   out << ", " << result.precision << ", " << (result.train ? "forward + backward" : "forward")
-      << ": floor " << number(floor_ms(result.floor_bytes, copy), 4) << " ms, "
+      << ": floor " << number(roofs.milliseconds(result.floor_bytes, result.flop), 4) << " ms, "
       << number(static_cast<double>(result.floor_bytes) / 1e6, 1) << " MB, " << result.input_sets
       << (result.input_sets == 1 ? " set" : " sets") << " of inputs\n";
   std::vector<Line> lines{{"path", "ms", "/ first", "floor ms", "% of floor", "GB/s", "TFLOP/s",
                            "host us", "peak MiB", "error", "configuration"}};
   for (const Row& row : result.rows) {
-    lines.push_back(line_of(row, copy, result.rows[0].timing.milliseconds));
+    lines.push_back(line_of(row, roofs, result.rows[0].timing.milliseconds));
   }
   print_aligned(out, lines);
   print_summary(out, result.rows);
 }
 
-void print_json(std::ostream& out, const std::string& device, double copy,
+void print_json(std::ostream& out, const std::string& device, const Roofs& roofs,
                 const std::vector<Result>& results) {
   nlohmann::json all = nlohmann::json::array();
   for (const Result& result : results) {
     nlohmann::json rows = nlohmann::json::array();
-    for (const Row& row : result.rows) rows.push_back(json_of(row, copy));
+    for (const Row& row : result.rows) rows.push_back(json_of(row, roofs));
     all.push_back({{"shape", result.shape.name},
                    {"numbers", result.shape.numbers()},
                    {"precision", result.precision},
                    {"mode", result.train ? "train" : "forward"},
                    {"input_sets", result.input_sets},
                    {"floor_bytes", result.floor_bytes},
-                   {"floor_milliseconds", floor_ms(result.floor_bytes, copy)},
+                   {"floor_milliseconds", roofs.milliseconds(result.floor_bytes, result.flop)},
                    {"rows", rows}});
   }
   out << nlohmann::json{{"device", device},
-                        {"copy_gigabytes_per_second", copy / 1e9},
+                        {"copy_gigabytes_per_second", roofs.copy / 1e9},
+                        {"gflop_per_second", known(roofs.flop > 0 ? roofs.flop / 1e9 : kUnknown)},
                         {"results", all}}
              .dump(1)
       << '\n';

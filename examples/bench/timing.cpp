@@ -17,6 +17,7 @@
 #include "tenon/core/memory.h"
 #include "tenon/core/parallel.h"
 #include "tenon/core/stream.h"
+#include "tenon/ops/cpu/simd/kernels.h"
 
 namespace bench {
 namespace {
@@ -132,6 +133,39 @@ double copy_bandwidth(Device device) {
   return 2.0 * static_cast<double>(elements) * 4.0 / (best * 1e-3);
 }
 
+double flop_rate(Device device) {
+  if (device.is_cuda()) return 0;
+  namespace simd = ops::cpu::simd;
+  const simd::Kernels& kernels = simd::kernels();
+  constexpr std::int64_t kDepth = 64;
+  constexpr std::int64_t kCalls = 4000;
+  const std::int64_t width = kernels.vectors * kernels.lanes;
+  std::vector<std::int32_t> offsets;
+  for (std::int64_t k = 0; k < kDepth; ++k) offsets.push_back(static_cast<std::int32_t>(k * width));
+  const auto run = [&](std::int64_t, std::int64_t) {
+    const std::vector<float> values(static_cast<std::size_t>(kDepth * width), 0.5f);
+    const std::vector<float> weights(static_cast<std::size_t>(kDepth * kernels.channels), 0.5f);
+    std::vector<float> sums(static_cast<std::size_t>(kernels.channels * width));
+    simd::Product product{.vectors = {},
+                          .vector_count = kernels.vectors,
+                          .channels = kernels.channels,
+                          .depth = kDepth,
+                          .offsets = offsets.data(),
+                          .weights = weights.data(),
+                          .start = weights.data(),
+                          .sums = sums.data(),
+                          .sums_stride = width};
+    for (int v = 0; v < kernels.vectors; ++v)
+      product.vectors[v] = values.data() + v * kernels.lanes;
+    for (std::int64_t call = 0; call < kCalls; ++call) kernels.multiply(product);
+  };
+  const std::int64_t threads = num_threads();
+  const double ms =
+      measure(device, [&](std::size_t) { parallel_for(0, threads, 1, run); }).milliseconds;
+  return 2.0 * static_cast<double>(kDepth * width * kernels.channels * kCalls * threads) /
+         (ms * 1e-3);
+}
+
 std::size_t rotation([[maybe_unused]] Device device, std::int64_t set_bytes) {
   double cache_bytes = 64 << 20;  // more than most processors have
 #ifdef TENON_WITH_CUDA
@@ -156,7 +190,8 @@ std::string device_description([[maybe_unused]] Device device) {
                                  cudnn / 100 % 100, '.', cudnn % 100);
   }
 #endif
-  return tenon::detail::concat("CPU, ", num_threads(), " threads");
+  return tenon::detail::concat("CPU, ", num_threads(), " threads, ",
+                               ops::cpu::simd::kernels().name);
 }
 
 }  // namespace bench

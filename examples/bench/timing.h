@@ -38,6 +38,10 @@ std::int64_t peak_memory(tenon::Device device, const Step& step);
 /// the better of Tenon's copy kernel and, on a GPU, the driver's.
 double copy_bandwidth(tenon::Device device);
 
+/// Multiplications and additions a second of the CPU's threads together, as the library's inner
+/// loop for this processor reaches them on operands in the first-level cache; 0 for a GPU.
+double flop_rate(tenon::Device device);
+
 /// How many sets of inputs of `set_bytes` to rotate among so that no call finds its inputs in the
 /// last-level cache.
 std::size_t rotation(tenon::Device device, std::int64_t set_bytes);
