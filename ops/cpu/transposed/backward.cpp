@@ -7,6 +7,7 @@
 #include "tenon/ops/cpu/transposed/gradient_tiles.h"
 #include "tenon/ops/cpu/transposed/packed_weights.h"
 #include "tenon/ops/cpu/transposed/tile_input.h"
+#include "tenon/ops/cpu/transposed/weight_gradient.h"
 
 namespace tenon::ops::cpu {
 namespace {
@@ -33,14 +34,17 @@ class Backward {
         kernels_(kernels),
         chain_(chain),
         tiles_(plan, kernels),
+        weight_gradient_(plan, kernels, tiles_),
         block_rows_(rows_at_once(tiles_.q_rows(), tiles_.q_columns(),
                                  plan.in_channels * plan.kernel.h * plan.kernel.w)),
-        input_(plan, kernels, 1, block_rows_, tiles_.q_columns()),
-        narrow_(input_is_narrow(tiles_.columns(0).size(), kernels.lanes)),
-        gradient_rows_(rows_at_once(tiles_.rows(0).size(), tiles_.columns(0).size(), depth())),
+        block_images_(images_at_once(block_rows_ * tiles_.q_columns(),
+                                     plan.in_channels * plan.kernel.h * plan.kernel.w)),
+        input_(plan, kernels, block_images_, block_rows_, tiles_.q_columns()),
+        narrow_(is_narrow(tiles_.columns(), kernels.lanes)),
+        gradient_rows_(rows_at_once(tiles_.rows(), tiles_.columns(), depth())),
+        gradient_images_(images_at_once(gradient_rows_ * tiles_.columns(), depth())),
         out_blocks_(plan.out_channels, kernels.channels),
         in_blocks_(plan.in_channels, kernels.channels),
-        padded_out_((plan.out_channels + kernels.lanes - 1) / kernels.lanes * kernels.lanes),
         weights_(packed_weights(plan, kernels, weight)),
         gradient_weights_(gradients.x == nullptr
                               ? Tensor()
@@ -55,7 +59,8 @@ class Backward {
   }
 
   void run() const {
-    const Scratch<float> weight_sums(gradients_.weight != nullptr ? plan_.groups * sums_size() : 0);
+    const Scratch<float> weight_sums(
+        gradients_.weight != nullptr ? plan_.groups * weight_gradient_.size() : 0);
     const Scratch<float> bias_sums(plan_.groups * plan_.out_channels);
     weight_sums.fill_zero();
     bias_sums.fill_zero();
@@ -66,37 +71,26 @@ class Backward {
     parallel_for(0, plan_.groups * chunks, 1, [&](std::int64_t chunk, std::int64_t) {
       const std::int64_t group = chunk / chunks;
       const std::int64_t first = chunk % chunks * grain;
-      const Buffers buffers(*this);
+      Buffers buffers(*this);
       commit.run(
           chunk,
           [&] {
             for (std::int64_t tile = first; tile < std::min(first + grain, items); ++tile) {
-              run_tile({group, tile, tiles_}, buffers);
+              run_tile(tiles_.item(group, tile), buffers);
             }
           },
           [&] {
-            add(buffers.weight_sums, weight_sums.data() + group * buffers.weight_sums.size());
+            add(buffers.weight.sums, weight_sums.data() + group * buffers.weight.sums.size());
             add(buffers.bias_sums, bias_sums.data() + group * plan_.out_channels);
           });
     });
-    if (gradients_.weight != nullptr) store_weights(weight_sums.data());
+    if (gradients_.weight != nullptr) weight_gradient_.store(weight_sums.data(), gradients_.weight);
     if (gradients_.bias != nullptr) {
       std::copy_n(bias_sums.data(), bias_sums.size(), gradients_.bias);
     }
   }
 
  private:
-  /// What a tile covers.
-  struct Item {
-    Item(std::int64_t of_group, std::int64_t tile, const GradientTiles& tiles)
-        : group(of_group),
-          image(tiles.first_image(tile)),
-          rows(tiles.rows(tile)),
-          columns(tiles.columns(tile)) {}
-    std::int64_t group, image;
-    GradientSpan rows, columns;
-  };
-
   /// A thread's memory for a tile, and what a chunk of tiles adds up.
   struct Buffers {
     explicit Buffers(const Backward& b)
@@ -106,54 +100,49 @@ class Backward {
           columns(b.gradients_.x != nullptr && b.narrow_
                       ? b.depth() * b.dense_plane() + b.kernels_.lanes
                       : 0),
-          turned_dy(b.gradients_.weight != nullptr
-                        ? dy.size() / b.plan_.out_channels * b.padded_out_
-                        : 0),
-          turned_x(b.gradients_.weight != nullptr ? b.tiles_.positions() * b.plan_.in_channels : 0),
           sums(b.kernels_.channels * b.kernels_.vectors * b.kernels_.lanes),
-          joined(b.kernels_.vectors * b.kernels_.lanes),
-          weight_sums(b.gradients_.weight != nullptr ? b.sums_size() : 0),
+          joined(sums.size()),
+          weight(b.weight_gradient_, b.gradients_.weight != nullptr),
           bias_sums(b.plan_.out_channels) {
-      turned_dy.fill_zero();
       joined.fill_zero();
-      weight_sums.fill_zero();
       bias_sums.fill_zero();
     }
     Scratch<float> input, window;
-    Scratch<float> dy;           // as GradientTiles says
-    Scratch<float> columns;      // [tap, output channel][position], for narrow images
-    Scratch<float> turned_dy;    // [image][phase][place in the plane][output channel]
-    Scratch<float> turned_x;     // [block of input channels][position][channel of the block]
-    Scratch<float> sums;         // of one strip
-    Scratch<float> joined;       // gradients of a strip's short runs
-    Scratch<float> weight_sums;  // [tap][input channel][output channel]
+    Scratch<float> dy;       // as GradientTiles says
+    Scratch<float> columns;  // [tap, output channel][position], for narrow images
+    Scratch<float> sums;     // of one strip
+    Scratch<float> joined;   // gradients of a strip's short runs
+    WeightGradient::Buffers weight;
     Scratch<float> bias_sums;
-    mutable Strips strips{};
-    mutable std::vector<std::int32_t> positions{};
+    Strips strips{};
   };
 
   static void add(const Scratch<float>& part, float* sum) {
     for (std::int64_t i = 0; i < part.size(); ++i) sum[i] += part.data()[i];
-  }
-  static bool input_is_narrow(std::int64_t columns, std::int64_t lanes) {
-    return (columns + lanes - 1) / lanes * lanes * 10 > columns * 11;
   }
   static std::int64_t rows_at_once(std::int64_t rows, std::int64_t columns, std::int64_t depth) {
     return std::clamp<std::int64_t>(kInputElements / std::max<std::int64_t>(1, depth * columns), 1,
                                     rows);
   }
 
+  /// Images of a tile whose `positions` each are laid out together: several where their rows are
+  /// joined to vectors.
+  std::int64_t images_at_once(std::int64_t positions, std::int64_t depth) const {
+    if (!tiles_.whole() || !is_narrow(plan_.columns.input, kernels_.lanes) ||
+        !is_narrow(tiles_.q_columns(), kernels_.lanes)) {
+      return 1;
+    }
+    return std::clamp<std::int64_t>(kInputElements / std::max<std::int64_t>(1, depth * positions),
+                                    1, tiles_.images());
+  }
+
   std::int64_t tap_count() const { return static_cast<std::int64_t>(tiles_.taps().size()); }
   std::int64_t depth() const { return tap_count() * plan_.out_channels; }
   std::int64_t dense_plane() const {
-    return spread(gradient_rows_ * tiles_.columns(0).size(), kernels_.lanes);
+    return spread(gradient_images_ * gradient_rows_ * tiles_.columns(), kernels_.lanes);
   }
-  std::int64_t sums_size() const { return tap_count() * plan_.in_channels * padded_out_; }
-  std::int64_t slice(const Item& item, std::int64_t i) const {
+  std::int64_t slice(const GradientItem& item, std::int64_t i) const {
     return (item.image + i) * plan_.groups + item.group;
-  }
-  std::int64_t images(const Item& item) const {
-    return std::min(tiles_.images(), plan_.batch - item.image);
   }
 
   /// Where the data gradient's operands lie: [tap, output channel].
@@ -169,40 +158,49 @@ class Backward {
     }
   }
 
-  void run_tile(const Item& item, const Buffers& buffers) const {
-    for (std::int64_t i = 0; i < images(item); ++i) {
-      split_grad_out(item, i, buffers);
+  void run_tile(const GradientItem& item, Buffers& buffers) const {
+    const std::int64_t end = item.image + item.images;
+    for (std::int64_t image = item.image; image < end; image += block_images_) {
+      const std::int64_t count = std::min(block_images_, end - image);
+      for (std::int64_t i = 0; i < count; ++i) {
+        split_grad_out(item, image + i - item.image, buffers);
+      }
       for (std::int64_t row = item.rows.low; row < item.rows.high; row += block_rows_) {
-        const PositionBlock block{item.image + i,
-                                  1,
+        const PositionBlock block{image,
+                                  count,
                                   row,
                                   std::min(block_rows_, item.rows.high - row),
                                   item.columns.low,
                                   item.columns.high - item.columns.low};
-        if (block.count() > 0) compute_dy(item, i, block, buffers);
+        if (block.count() > 0) compute_dy(item, block, buffers);
       }
-      if (gradients_.bias != nullptr) sum_bias(item, i, buffers);
-      if (gradients_.x == nullptr) continue;
+    }
+    if (gradients_.bias != nullptr) sum_bias(item, buffers);
+    for (std::int64_t image = item.image; gradients_.x != nullptr && image < end;
+         image += gradient_images_) {
       for (std::int64_t row = item.rows.begin; row < item.rows.end; row += gradient_rows_) {
-        compute_grad_x(item, i,
-                       {item.image + i, 1, row, std::min(gradient_rows_, item.rows.end - row),
-                        item.columns.begin, item.columns.size()},
+        compute_grad_x(item,
+                       {image, std::min(gradient_images_, end - image), row,
+                        std::min(gradient_rows_, item.rows.end - row), item.columns.begin,
+                        item.columns.size()},
                        buffers);
       }
     }
-    if (gradients_.weight != nullptr) add_grad_weight(item, buffers);
+    if (gradients_.weight != nullptr) {
+      weight_gradient_.add(item, x_, buffers.dy.data(), buffers.weight);
+    }
   }
 
   /// Where element (q row, q column) of a channel of a phase lies in dy.
-  float* place(const Item& item, std::int64_t i, std::int64_t phase, std::int64_t channel,
-               std::int64_t row, std::int64_t column, const Buffers& buffers) const {
+  float* place(const GradientItem& item, std::int64_t i, std::int64_t phase, std::int64_t channel,
+               std::int64_t row, std::int64_t column, Buffers& buffers) const {
     return buffers.dy.data() + i * tiles_.image_size() + phase * tiles_.phase_size() +
            channel * tiles_.plane() + (row - item.rows.origin) * tiles_.pitch() + column -
            item.columns.origin;
   }
 
   /// The gradient of z where dy will be, zeros where there is no output.
-  void split_grad_out(const Item& item, std::int64_t i, const Buffers& buffers) const {
+  void split_grad_out(const GradientItem& item, std::int64_t i, Buffers& buffers) const {
     std::fill_n(buffers.dy.data() + i * tiles_.image_size(), tiles_.image_size(), 0.0f);
     const std::int64_t step = plan_.stride.w;
     const std::int64_t width = plan_.columns.output;
@@ -224,8 +222,7 @@ class Backward {
   }
 
   /// Computes y of a block again and with it turns the gradient of z into dy.
-  void compute_dy(const Item& item, std::int64_t i, const PositionBlock& block,
-                  const Buffers& buffers) const {
+  void compute_dy(const GradientItem& item, const PositionBlock& block, Buffers& buffers) const {
     input_.pack(block, item.group, x_, buffers.input.data(), buffers.window.data());
     buffers.strips.cut(block, kernels_, input_.pitch());
     for (const Strip& strip : buffers.strips.strips) {
@@ -238,46 +235,46 @@ class Backward {
           multiply(strip, buffers.input.data(), input_.offsets(p), phase.depth, weights,
                    out_blocks_.size(b), bias_.data() + item.group * plan_.out_channels + first,
                    buffers);
-          pass_gradient(item, i, strip, p, b, buffers);
+          pass_gradient(item, strip, p, b, buffers);
         }
       }
     }
   }
 
   /// Turns the gradient of z at the positions of a strip into dy, given y in `buffers.sums`.
-  void pass_gradient(const Item& item, std::int64_t i, const Strip& strip, std::size_t phase,
-                     std::int64_t block, const Buffers& buffers) const {
+  void pass_gradient(const GradientItem& item, const Strip& strip, std::size_t phase,
+                     std::int64_t block, Buffers& buffers) const {
     const std::int64_t rows = plan_.phases[phase].rows;
     const std::int64_t columns = plan_.phases[phase].columns;
     // Short runs are joined to whole vectors; what has no output keeps the last strip's values.
     const bool joins = strip.last_run - strip.first_run > static_cast<std::size_t>(strip.vectors);
-    for (int c = 0; c < out_blocks_.size(block); ++c) {
-      const float* y = buffers.sums.data() + c * width(strip);
-      const auto for_each_run = [&](const auto& visit) {
-        for (std::size_t r = strip.first_run; r < strip.last_run; ++r) {
-          const PositionRun& run = buffers.strips.runs[r];
-          const std::int64_t count = std::min(run.count, columns - run.column);
-          if (run.row >= rows || count <= 0) continue;
-          visit(run.place, count,
-                place(item, i, static_cast<std::int64_t>(phase), out_blocks_.first(block) + c,
-                      run.row, run.column, buffers));
+    const auto for_each_run = [&](const auto& visit) {
+      for (std::size_t r = strip.first_run; r < strip.last_run; ++r) {
+        const PositionRun& run = buffers.strips.runs[r];
+        const std::int64_t count = std::min(run.count, columns - run.column);
+        if (run.row >= rows || count <= 0) continue;
+        float* dy = place(item, run.image - item.image, static_cast<std::int64_t>(phase),
+                          out_blocks_.first(block), run.row, run.column, buffers);
+        for (int c = 0; c < out_blocks_.size(block); ++c) {
+          visit(c * width(strip) + run.place, count, dy + c * tiles_.plane());
         }
-      };
-      if (!joins) {
-        for_each_run([&](std::int64_t at, std::int64_t count, float* dy) {
-          kernels_.gradient(chain_, y + at, dy, count);
-        });
-        continue;
       }
-      float* joined = buffers.joined.data();
-      for_each_run([&](std::int64_t at, std::int64_t count, const float* dy) {
-        kernels_.split(dy, 1, count, joined + at, 0);
-      });
-      kernels_.gradient(chain_, y, joined, width(strip));
+    };
+    const float* y = buffers.sums.data();
+    float* joined = buffers.joined.data();
+    if (!joins) {
       for_each_run([&](std::int64_t at, std::int64_t count, float* dy) {
-        kernels_.split(joined + at, 1, count, dy, 0);
+        kernels_.gradient(chain_, y + at, dy, count);
       });
+      return;
     }
+    for_each_run([&](std::int64_t at, std::int64_t count, const float* dy) {
+      kernels_.split(dy, 1, count, joined + at, 0);
+    });
+    kernels_.gradient(chain_, y, joined, out_blocks_.size(block) * width(strip));
+    for_each_run([&](std::int64_t at, std::int64_t count, float* dy) {
+      kernels_.split(joined + at, 1, count, dy, 0);
+    });
   }
 
   std::int64_t width(const Strip& strip) const { return strip.vectors * kernels_.lanes; }
@@ -285,7 +282,7 @@ class Backward {
   /// Sums of a strip of `input`, in `buffers.sums`; `start` may be null for zeros.
   void multiply(const Strip& strip, const float* input, const std::int32_t* offsets,
                 std::int64_t depth, const float* weights, int channels, const float* start,
-                const Buffers& buffers) const {
+                Buffers& buffers) const {
     simd::Product product{.vectors = {},
                           .vector_count = strip.vectors,
                           .channels = channels,
@@ -300,15 +297,22 @@ class Backward {
   }
 
   /// The sums of those outputs that are the tile's own.
-  void sum_bias(const Item& item, std::int64_t i, const Buffers& buffers) const {
+  void sum_bias(const GradientItem& item, Buffers& buffers) const {
     const std::int64_t count = item.columns.own_high - item.columns.own_low;
     for (std::int64_t c = 0; c < plan_.out_channels; ++c) {
       float sum = 0;
-      for (std::size_t p = 0; p < plan_.phases.size(); ++p) {
-        for (std::int64_t row = item.rows.own_low; row < item.rows.own_high; ++row) {
-          sum += tenon::cpu::sum_neighbours(
-              place(item, i, static_cast<std::int64_t>(p), c, row, item.columns.own_low, buffers),
-              count);
+      for (std::int64_t i = 0; i < item.images; ++i) {
+        for (std::int64_t p = 0; p < static_cast<std::int64_t>(plan_.phases.size()); ++p) {
+          if (tiles_.whole()) {  // all that is not zero is the tile's own
+            const float* plane = buffers.dy.data() + i * tiles_.image_size() +
+                                 p * tiles_.phase_size() + c * tiles_.plane();
+            sum += tenon::cpu::sum_neighbours(plane, tiles_.plane());
+            continue;
+          }
+          for (std::int64_t row = item.rows.own_low; row < item.rows.own_high; ++row) {
+            sum += tenon::cpu::sum_neighbours(
+                place(item, i, p, c, row, item.columns.own_low, buffers), count);
+          }
         }
       }
       buffers.bias_sums.data()[c] += sum;
@@ -316,9 +320,9 @@ class Backward {
   }
 
   /// dx of a block of x's positions.
-  void compute_grad_x(const Item& item, std::int64_t i, const PositionBlock& block,
-                      const Buffers& buffers) const {
-    const float* dy = buffers.dy.data() + i * tiles_.image_size() +
+  void compute_grad_x(const GradientItem& item, const PositionBlock& block,
+                      Buffers& buffers) const {
+    const float* dy = buffers.dy.data() + (block.image - item.image) * tiles_.image_size() +
                       (block.row - item.rows.begin) * tiles_.pitch();
     if (narrow_) {
       float* target = buffers.columns.data();
@@ -326,8 +330,10 @@ class Backward {
         const float* source =
             dy + static_cast<std::int64_t>(tap.phase) * tiles_.phase_size() + tap.place;
         for (std::int64_t c = 0; c < plan_.out_channels; ++c, target += dense_plane()) {
-          kernels_.join(source + c * tiles_.plane(), tiles_.pitch(), block.rows, block.columns,
-                        target);
+          for (std::int64_t i = 0; i < block.images; ++i) {
+            kernels_.join(source + i * tiles_.image_size() + c * tiles_.plane(), tiles_.pitch(),
+                          block.rows, block.columns, target + i * block.rows * block.columns);
+          }
         }
       }
       dy = buffers.columns.data();
@@ -343,103 +349,11 @@ class Backward {
         multiply(strip, dy, offsets_.data(), depth(), weights, in_blocks_.size(b), kZeros, buffers);
         for (std::size_t r = strip.first_run; r < strip.last_run; ++r) {
           const PositionRun& run = buffers.strips.runs[r];
-          float* target = gradients_.x + slice(item, i) * plan_.input_size() + first * plane +
-                          run.row * plan_.columns.input + run.column;
+          float* target = gradients_.x + slice(item, run.image - item.image) * plan_.input_size() +
+                          first * plane + run.row * plan_.columns.input + run.column;
           for (int c = 0; c < in_blocks_.size(b); ++c) {
             kernels_.interleave(buffers.sums.data() + c * width(strip) + run.place, 0, 1, run.count,
                                 target + c * plane);
-          }
-        }
-      }
-    }
-  }
-
-  /// x of the tile as [block of channels][position][channel of the block].
-  void turn_x(const Item& item, const Buffers& buffers) const {
-    const std::int64_t plane = plan_.rows.input * plan_.columns.input;
-    const std::int64_t image_positions = item.rows.size() * item.columns.size();
-    // Rows of whole images are one run.
-    const bool whole = item.columns.size() == plan_.columns.input;
-    const std::int64_t runs = whole ? 1 : item.rows.size();
-    const std::int64_t count = image_positions / runs;
-    for (std::int64_t b = 0; b < in_blocks_.count; ++b) {
-      const std::int64_t first = in_blocks_.first(b);
-      const int size = in_blocks_.size(b);
-      float* target = buffers.turned_x.data() + first * images(item) * image_positions;
-      for (std::int64_t i = 0; i < images(item); ++i) {
-        const float* source = x_ + slice(item, i) * plan_.input_size() + first * plane +
-                              item.rows.begin * plan_.columns.input + item.columns.begin;
-        for (std::int64_t run = 0; run < runs; ++run, target += count * size) {
-          kernels_.transpose(source + run * plan_.columns.input, plane, size, count, target, size);
-        }
-      }
-    }
-  }
-
-  void turn_dy(const Item& item, const Buffers& buffers) const {
-    const auto phases = static_cast<std::int64_t>(plan_.phases.size());
-    for (std::int64_t plane = 0; plane < images(item) * phases; ++plane) {
-      kernels_.transpose(buffers.dy.data() + plane * tiles_.phase_size(), tiles_.plane(),
-                         plan_.out_channels, tiles_.plane(),
-                         buffers.turned_dy.data() + plane * tiles_.plane() * padded_out_,
-                         padded_out_);
-    }
-  }
-
-  void add_grad_weight(const Item& item, const Buffers& buffers) const {
-    turn_x(item, buffers);
-    turn_dy(item, buffers);
-    const auto phases = static_cast<std::int64_t>(plan_.phases.size());
-    const std::int64_t plane = tiles_.plane() * padded_out_;
-    buffers.positions.clear();
-    for (std::int64_t i = 0; i < images(item); ++i) {
-      for (std::int64_t row = 0; row < item.rows.size(); ++row) {
-        for (std::int64_t column = 0; column < item.columns.size(); ++column) {
-          buffers.positions.push_back(static_cast<std::int32_t>(
-              i * phases * plane + (row * tiles_.pitch() + column) * padded_out_));
-        }
-      }
-    }
-    const auto positions = static_cast<std::int64_t>(buffers.positions.size());
-    const simd::ChannelBlocks strips(padded_out_ / kernels_.lanes, kernels_.vectors);
-    for (std::size_t t = 0; t < tiles_.taps().size(); ++t) {
-      const GradientTap& tap = tiles_.taps()[t];
-      const float* dy = buffers.turned_dy.data() + static_cast<std::int64_t>(tap.phase) * plane +
-                        tap.place * padded_out_;
-      for (std::int64_t b = 0; b < in_blocks_.count; ++b) {
-        const std::int64_t first = in_blocks_.first(b);
-        float* sums = buffers.weight_sums.data() +
-                      (static_cast<std::int64_t>(t) * plan_.in_channels + first) * padded_out_;
-        for (std::int64_t s = 0; s < strips.count; ++s) {
-          const std::int64_t column = strips.first(s) * kernels_.lanes;
-          simd::Product product{.vectors = {},
-                                .vector_count = strips.size(s),
-                                .channels = in_blocks_.size(b),
-                                .depth = positions,
-                                .offsets = buffers.positions.data(),
-                                .weights = buffers.turned_x.data() + first * positions,
-                                .start = nullptr,
-                                .sums = sums + column,
-                                .sums_stride = padded_out_};
-          for (int v = 0; v < product.vector_count; ++v) {
-            product.vectors[v] = dy + column + v * kernels_.lanes;
-          }
-          simd::sum_products(kernels_, product);
-        }
-      }
-    }
-  }
-
-  /// Of [group][tap][input channel][output channel, padded], to PyTorch's order.
-  void store_weights(const float* sums) const {
-    const std::int64_t taps = plan_.kernel.h * plan_.kernel.w;
-    std::fill_n(gradients_.weight, plan_.groups * plan_.group_weights(), 0.0f);
-    for (std::int64_t group = 0; group < plan_.groups; ++group) {
-      float* target = gradients_.weight + group * plan_.group_weights();
-      for (const GradientTap& tap : tiles_.taps()) {
-        for (std::int64_t ci = 0; ci < plan_.in_channels; ++ci, sums += padded_out_) {
-          for (std::int64_t co = 0; co < plan_.out_channels; ++co) {
-            target[(ci * plan_.out_channels + co) * taps + tap.kernel] = sums[co];
           }
         }
       }
@@ -450,12 +364,12 @@ class Backward {
   const simd::Kernels& kernels_;
   const simd::Chain& chain_;
   GradientTiles tiles_;
-  std::int64_t block_rows_;
+  WeightGradient weight_gradient_;
+  std::int64_t block_rows_, block_images_;  // of which y is computed at once
   TileInput input_;
   bool narrow_;
-  std::int64_t gradient_rows_;
+  std::int64_t gradient_rows_, gradient_images_;  // of which dx is
   simd::ChannelBlocks out_blocks_, in_blocks_;
-  std::int64_t padded_out_;
   Tensor weights_, gradient_weights_;
   Scratch<float> bias_;
   const float* x_;

@@ -56,6 +56,13 @@ GradientSpan GradientTiles::span(const PhaseAxis& axis, std::int64_t begin, std:
   return span;
 }
 
+GradientItem GradientTiles::item(std::int64_t group, std::int64_t tile) const {
+  const std::int64_t image = tile / (row_tiles_ * column_tiles_) * images_;
+  return {group, image, std::min(images_, plan_.batch - image),
+          span(plan_.rows, tile / column_tiles_ % row_tiles_ * rows_, rows_, row_shifts_),
+          span(plan_.columns, tile % column_tiles_ * columns_, columns_, column_shifts_)};
+}
+
 std::int64_t GradientTiles::extent(const PhaseAxis& axis, std::int64_t size, const Shifts& shifts) {
   const std::int64_t last = (axis.input - 1) / size * size;  // where the last tile begins
   return std::max(size + shifts.last - shifts.first, axis.output_count(0) - (last - shifts.last));

@@ -1,6 +1,7 @@
 // How the backward of a transposed convolution is cut into tiles of x, and how dy lies in a tile.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -22,6 +23,15 @@ struct GradientSpan {
   std::int64_t size() const { return end - begin; }
 };
 
+/// What a tile covers.
+struct GradientItem {
+  std::int64_t group, image, images;
+  GradientSpan rows, columns;
+
+  /// Positions of x.
+  std::int64_t positions() const { return images * rows.size() * columns.size(); }
+};
+
 /// A tap of the kernel as the backward meets it: position i of x adds to output phase `phase` at
 /// q = i - shift.
 struct GradientTap {
@@ -37,22 +47,18 @@ class GradientTiles {
 
   /// Tiles of the batch, for one group.
   std::int64_t count() const { return image_tiles_ * row_tiles_ * column_tiles_; }
-  std::int64_t first_image(std::int64_t tile) const {
-    return tile / (row_tiles_ * column_tiles_) * images_;
-  }
-  GradientSpan rows(std::int64_t tile) const {
-    return span(plan_.rows, tile / column_tiles_ % row_tiles_ * rows_, rows_, row_shifts_);
-  }
-  GradientSpan columns(std::int64_t tile) const {
-    return span(plan_.columns, tile % column_tiles_ * columns_, columns_, column_shifts_);
-  }
+  GradientItem item(std::int64_t group, std::int64_t tile) const;
 
-  // Of the largest tile.
+  // Of the largest tile, positions of x and of q.
   std::int64_t images() const { return images_; }
   std::int64_t positions() const { return images_ * rows_ * columns_; }
-  std::int64_t row_positions() const { return rows_ * columns_; }
+  std::int64_t rows() const { return rows_; }
+  std::int64_t columns() const { return columns_; }
   std::int64_t q_rows() const { return q_rows_; }
-  std::int64_t q_columns() const { return q_columns_; }
+  /// Columns of q with outputs.
+  std::int64_t q_columns() const { return std::min(q_columns_, plan_.columns.output_count(0)); }
+  /// Whether a tile is whole images.
+  bool whole() const { return row_tiles_ * column_tiles_ == 1; }
 
   std::int64_t pitch() const { return pitch_; }
   std::int64_t plane() const { return plane_; }

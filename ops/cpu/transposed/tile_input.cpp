@@ -21,6 +21,10 @@ std::int64_t spread(std::int64_t count, int lanes) {
   return (ceil_divide(count, lanes) | 1) * lanes;
 }
 
+bool is_narrow(std::int64_t columns, int lanes) {
+  return ceil_divide(columns, lanes) * lanes * 10 > columns * 11;
+}
+
 TileInput::TileInput(const TransposedPlan& plan, const simd::Kernels& kernels)
     : plan_(plan), kernels_(kernels) {
   find_shifts();
@@ -33,7 +37,7 @@ TileInput::TileInput(const TransposedPlan& plan, const simd::Kernels& kernels, s
                      std::int64_t rows, std::int64_t columns)
     : plan_(plan), kernels_(kernels), images_(images), rows_(rows), columns_(columns) {
   find_shifts();
-  dense_ = is_narrow(columns);
+  dense_ = is_narrow(columns, kernels.lanes);
   choose_layout();
   make_offsets();
 }
@@ -55,17 +59,12 @@ void TileInput::find_shifts() {
   shift_pairs_ = row_shifts_.count() * column_shifts_.count();
 }
 
-/// Whether rows of so many positions would leave more than a tenth of their vectors empty.
-bool TileInput::is_narrow(std::int64_t columns) const {
-  return ceil_divide(columns, kernels_.lanes) * kernels_.lanes * 10 > columns * 11;
-}
-
 void TileInput::choose_tiles() {
   const std::int64_t lanes = kernels_.lanes;
   const std::int64_t all_rows = plan_.rows.output_count(0);
   const std::int64_t all_columns = plan_.columns.output_count(0);
   const std::int64_t border = column_shifts_.count() - 1;
-  dense_ = is_narrow(all_columns);
+  dense_ = is_narrow(all_columns, kernels_.lanes);
   const std::int64_t wanted_tiles = kTilesOfThread * num_threads();
   columns_ = all_columns;
   if (dense_) {

@@ -46,6 +46,9 @@ struct Strips {
 /// same part of a cache.
 std::int64_t spread(std::int64_t count, int lanes);
 
+/// Whether rows of so many positions would leave more than a tenth of their vectors empty.
+bool is_narrow(std::int64_t columns, int lanes);
+
 /// Cuts the positions into tiles and lays out their input. Wide images take a window: rows of x
 /// with a border, in which a tap is an offset. Of narrow ones, whose rows would leave vectors half
 /// empty, the window is copied once for each pair of shifts, rows one behind the other.
@@ -82,7 +85,6 @@ class TileInput {
   };
 
   void find_shifts();
-  bool is_narrow(std::int64_t columns) const;
   void choose_tiles();
   void choose_layout();
   void make_offsets();
