@@ -15,6 +15,15 @@ namespace {
 /// Elements of x that are laid out at once to compute y again, and of dy to compute dx.
 constexpr std::int64_t kInputElements = 1 << 18;
 
+/// Tiles that share one partial sum: at most 64 sums, and few beside the work of computing them.
+/// The number of threads has no part in it.
+std::int64_t tiles_per_chunk(std::int64_t tiles, std::int64_t positions) {
+  constexpr std::int64_t kMostChunks = 64;
+  constexpr std::int64_t kLeastPositions = 96;
+  return std::max((tiles + kMostChunks - 1) / kMostChunks,
+                  (kLeastPositions + positions - 1) / positions);
+}
+
 struct Gradients {
   float* x;
   float* weight;
@@ -65,7 +74,7 @@ class Backward {
     weight_sums.fill_zero();
     bias_sums.fill_zero();
     const std::int64_t items = tiles_.count();
-    const std::int64_t grain = images_per_chunk(items, tiles_.positions());
+    const std::int64_t grain = tiles_per_chunk(items, tiles_.positions());
     const std::int64_t chunks = (items + grain - 1) / grain;
     OrderedCommit commit;
     parallel_for(0, plan_.groups * chunks, 1, [&](std::int64_t chunk, std::int64_t) {
@@ -246,6 +255,7 @@ class Backward {
                      std::int64_t block, Buffers& buffers) const {
     const std::int64_t rows = plan_.phases[phase].rows;
     const std::int64_t columns = plan_.phases[phase].columns;
+    const int channels = out_blocks_.size(block);
     // Short runs are joined to whole vectors; what has no output keeps the last strip's values.
     const bool joins = strip.last_run - strip.first_run > static_cast<std::size_t>(strip.vectors);
     const auto for_each_run = [&](const auto& visit) {
@@ -255,7 +265,7 @@ class Backward {
         if (run.row >= rows || count <= 0) continue;
         float* dy = place(item, run.image - item.image, static_cast<std::int64_t>(phase),
                           out_blocks_.first(block), run.row, run.column, buffers);
-        for (int c = 0; c < out_blocks_.size(block); ++c) {
+        for (int c = 0; c < channels; ++c) {
           visit(c * width(strip) + run.place, count, dy + c * tiles_.plane());
         }
       }
@@ -271,7 +281,7 @@ class Backward {
     for_each_run([&](std::int64_t at, std::int64_t count, const float* dy) {
       kernels_.split(dy, 1, count, joined + at, 0);
     });
-    kernels_.gradient(chain_, y, joined, out_blocks_.size(block) * width(strip));
+    kernels_.gradient(chain_, y, joined, channels * width(strip));
     for_each_run([&](std::int64_t at, std::int64_t count, float* dy) {
       kernels_.split(joined + at, 1, count, dy, 0);
     });

@@ -12,7 +12,7 @@ constexpr std::int64_t kTileElements = 5 << 16;
 /// Small images are joined to about so many positions, over which a product of the weight gradient
 /// sums, where as many tiles are left as a few cores want.
 constexpr std::int64_t kJoinedPositions = 512;
-constexpr std::int64_t kLeastTiles = 16;
+constexpr std::int64_t kLeastTiles = 8;
 
 std::int64_t ceil_divide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
