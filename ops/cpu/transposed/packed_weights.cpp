@@ -8,23 +8,26 @@
 namespace tenon::ops::cpu {
 namespace {
 
-/// One block of channels of one phase; `weight` is the group's [input channel, output channel,
-/// kernel].
-float* pack_block(const TransposedPlan& plan, const Phase& phase, const float* weight,
-                  std::int64_t first, int size, float* target) {
+/// One block of channels of one phase; `weight` is the group's
+/// [input channel, output channel, kernel]. All taps of an input channel one after another, because
+/// they share lines of the cache.
+void pack_block(const TransposedPlan& plan, const Phase& phase, const float* weight,
+                std::int64_t first, int size, float* target) {
   const std::int64_t taps = plan.kernel.h * plan.kernel.w;
-  const std::int64_t channel_step = plan.out_channels * taps;
-  for (std::int64_t ty = 0; ty < phase.row_taps; ++ty) {
-    const std::int64_t ky = phase.row_tap + ty * plan.row_step;
-    for (std::int64_t tx = 0; tx < phase.column_taps; ++tx) {
-      const std::int64_t kx = phase.column_tap + tx * plan.column_step;
-      const float* tap = weight + first * taps + ky * plan.kernel.w + kx;
-      for (std::int64_t ci = 0; ci < plan.in_channels; ++ci, tap += channel_step) {
-        for (std::int64_t c = 0; c < size; ++c) *target++ = tap[c * taps];
+  const std::int64_t tap_size = plan.in_channels * size;
+  for (std::int64_t ci = 0; ci < plan.in_channels; ++ci, target += size) {
+    const float* source = weight + (ci * plan.out_channels + first) * taps;
+    float* tap = target;
+    for (std::int64_t ty = 0; ty < phase.row_taps; ++ty) {
+      const std::int64_t ky = phase.row_tap + ty * plan.row_step;
+      for (std::int64_t tx = 0; tx < phase.column_taps; ++tx, tap += tap_size) {
+        const std::int64_t kx = phase.column_tap + tx * plan.column_step;
+        for (std::int64_t c = 0; c < size; ++c) {
+          tap[c] = source[c * taps + ky * plan.kernel.w + kx];
+        }
       }
     }
   }
-  return target;
 }
 
 /// The order of packed weights follows from these numbers and the weight's shape.
@@ -76,11 +79,14 @@ Tensor packed_gradient_weights(const TransposedPlan& plan, const simd::Kernels& 
         const std::int64_t group = i / blocks.count * plan.group_weights();
         const float* source = weight.data<float>() + group + first * channel_step;
         float* target = packed.data<float>() + group + first * depth;
-        for (const GradientTap& tap : taps) {
-          for (std::int64_t co = 0; co < plan.out_channels; ++co) {
-            for (std::int64_t c = 0; c < blocks.size(i % blocks.count); ++c) {
-              *target++ = source[c * channel_step + co * all_taps + tap.kernel];
+        const int size = blocks.size(i % blocks.count);
+        for (std::int64_t co = 0; co < plan.out_channels; ++co, target += size) {
+          float* place = target;
+          for (const GradientTap& tap : taps) {
+            for (std::int64_t c = 0; c < size; ++c) {
+              place[c] = source[c * channel_step + co * all_taps + tap.kernel];
             }
+            place += plan.out_channels * size;
           }
         }
       }
