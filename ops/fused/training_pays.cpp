@@ -29,12 +29,15 @@ namespace {
 //     28 x 28: 16 -> 16 (77) 0.84, 0.85; 32 -> 16 (153) 0.51, 0.97; 64 -> 32 (225) 0.72, 1.17
 //     kernel 4, 64 x 64: 16 -> 8 (208) 0.74, 1.07
 // Since then products run at twice the rate on both sides and freed memory stays in the process, so
-// that less is saved: wall time of one process on two threads, 4 images of 128 x 128, 64 -> 64
-// (184) 0.88; kernel 2, 64 x 64, 128 -> 64 (164) 0.96; 64 images of 14 x 14, 16 -> 16 (54) 0.95; of
-// 7 x 7, 64 -> 64 (162) 0.96, 32 -> 16 (108) 1.05 to 1.10; 16 of 14 x 14, 64 -> 32 (180) 1.05
-// to 1.11. The bounds below are older; what they let through costs up to a tenth more time than it
-// would unfused, 16 images of 7 x 7, 64 -> 32 (180), a fifth, and keeps no intermediate result for
-// it.
+// that less is saved, and less lost. Fused by unfused in wall time on two threads, one process, the
+// machine quiet:
+//   whole images, kernel 3, stride 2: 16 of 7 x 7, 64 -> 32 (180) 1.00, 32 -> 16 (108) 0.93; 64 of
+//     them 1.01 and 0.97; 16 of 14 x 14, 64 -> 32 (180) 0.97, 16 -> 16 (54) 1.00; 64 of 14 x 14,
+//     32 -> 16 (108) 1.01; but 2 of 7 x 7, 64 -> 32, a step of 0.4 ms, 1.18
+//   images cut into tiles: 4 of 28 x 28, 64 -> 32 (225, large or not) 1.00, 32 -> 16 (153) 0.99; 16
+//     of 28 x 28, 16 -> 16 (77) 0.92, 64 -> 64 (185) 0.96; 4 of 128 x 128, 64 -> 64 (184) 0.85; 16
+//     of 56 x 56, 32 -> 32 0.86; kernel 4, 16 of 64 x 64, 16 -> 8 (208) 1.04
+// So the bounds below still stand.
 constexpr double kHandlingInProducts = 8;
 constexpr double kPackingInProducts = 18;
 constexpr double kMostRecomputed = 180;
