@@ -6,8 +6,8 @@ namespace {
 
 using Base = Geometry<2, 4, 1>;
 
-/// Measured on an H100, ms in tf32 and bfloat16: dcgan8 2x8x8 0.130 and 0.073, dcgan32 16x8 0.174
-/// and 0.113.
+/// Measured on an H100, ms in tf32 and bfloat16: dcgan8 2x8x8 0.130 and 0.070, dcgan32 16x8 0.173
+/// and 0.106.
 template <class Operand>
 constexpr auto rows_of() {
   using Narrow = Base::Config<8, 32, 1, 2, false>;
