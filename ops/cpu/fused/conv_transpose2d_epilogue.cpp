@@ -1,8 +1,5 @@
 #include "tenon/ops/cpu/fused/conv_transpose2d_epilogue.h"
 
-#include <cmath>
-#include <limits>
-
 #include "tenon/ops/cpu/conv_transpose_tiles.h"
 #include "tenon/ops/cpu/fused/epilogue.h"
 #include "tenon/ops/cpu/fused/epilogue_backward.h"
@@ -22,20 +19,6 @@ T* result_or_null(const Tensor& tensor) {
   return tensor.defined() ? tensor.data<T>() : nullptr;
 }
 
-simd::Chain chain_of(const Epilogue& epilogue) {
-  const auto min = static_cast<float>(epilogue.min);
-  const auto max = static_cast<float>(epilogue.max);
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  return {.mish = epilogue.mish,
-          .clamps = epilogue.clamps(),
-          .add = static_cast<float>(epilogue.add),
-          .min = min,
-          .max = max,
-          .scale = static_cast<float>(epilogue.scale),
-          .first_inside = epilogue.gradient_at_bounds ? min : std::nextafter(min, kInfinity),
-          .last_inside = epilogue.gradient_at_bounds ? max : std::nextafter(max, -kInfinity)};
-}
-
 }  // namespace
 
 void conv_transpose2d_epilogue(const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -49,7 +32,7 @@ void conv_transpose2d_epilogue(const Tensor& x, const Tensor& weight, const Tens
   }
   const TransposedPlan plan(x.shape(), weight.shape(), z.shape(), options);
   visit_floating(x.dtype(), "conv_transpose2d_epilogue", [&]<class T>() {
-    const MishClampScale<compute_type<T>> function(epilogue);
+    const EpilogueFunction<compute_type<T>> function(epilogue);
     run_tiles<T>(
         plan, x.data<T>(), weight.data<T>(), data_or_null<T>(bias),
         [&](compute_type<T>* values, std::int64_t count) { function.apply(values, count); },
@@ -70,7 +53,7 @@ void conv_transpose2d_epilogue_backward(const Tensor& x, const Tensor& weight, c
   }
   const TransposedPlan plan(x.shape(), weight.shape(), grad_out.shape(), options);
   visit_floating(x.dtype(), "conv_transpose2d_epilogue_backward", [&]<class T>() {
-    using Function = MishClampScale<compute_type<T>>;
+    using Function = EpilogueFunction<compute_type<T>>;
     const Function function(epilogue);
     EpilogueBackward<T, Function>(plan, function,
                                   {.x = x.data<T>(),

@@ -7,14 +7,16 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include "tenon/ops/cpu/array_math.h"
 #include "tenon/ops/cpu/lanes.h"
+#include "tenon/ops/cpu/simd/kernels.h"
 #include "tenon/ops/fused/conv_transpose2d_epilogue.h"
 
 namespace tenon::ops::cpu {
 
-/// clamp(mish(y) + add, min, max)·scale and its gradient; T is float or double.
+/// clamp(mish(y) + add, min, max)·scale and its gradient, on double; float has SimdChain.
 ///
 /// With e = exp(min(y, 20)) and n = e² + 2e: mish(y) = y·n / (n + 2), whose derivative is
 /// n / (n + 2) + y·4e(e + 1) / (n + 2)². Infinities and NaN give what PyTorch's chain gives.
@@ -125,5 +127,48 @@ class MishClampScale {
   T first_inside_;  // the values between which the clamp passes a gradient, both included
   T last_inside_;
 };
+
+/// The chain as the inner loops take it.
+inline simd::Chain chain_of(const Epilogue& epilogue) {
+  const auto min = static_cast<float>(epilogue.min);
+  const auto max = static_cast<float>(epilogue.max);
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  return {.mish = epilogue.mish,
+          .clamps = epilogue.clamps(),
+          .add = static_cast<float>(epilogue.add),
+          .min = min,
+          .max = max,
+          .scale = static_cast<float>(epilogue.scale),
+          .first_inside = epilogue.gradient_at_bounds ? min : std::nextafter(min, kInfinity),
+          .last_inside = epilogue.gradient_at_bounds ? max : std::nextafter(max, -kInfinity)};
+}
+
+/// The same function on float, by the inner loops: whatever computes a value, forward or backward,
+/// on many channels or on one, rounds it alike.
+class SimdChain {
+ public:
+  explicit SimdChain(const Epilogue& epilogue)
+      : chain_(chain_of(epilogue)), kernels_(simd::kernels()) {}
+
+  /// Replaces `count` values y by z.
+  void apply(float* values, std::int64_t count) const { kernels_.apply(chain_, values, count); }
+
+  /// Replaces `count` gradients of z by those of y, given the values y.
+  void gradient(const float* values, float* gradients, std::int64_t count) const {
+    const std::int64_t whole = count - count % kernels_.lanes;
+    kernels_.gradient(chain_, values, gradients, whole);
+    // The loop reads whole vectors, and behind the values there may be nothing.
+    float last[kLanes] = {};
+    std::copy(values + whole, values + count, last);
+    kernels_.gradient(chain_, last, gradients + whole, count - whole);
+  }
+
+ private:
+  simd::Chain chain_;
+  const simd::Kernels& kernels_;
+};
+
+template <class T>
+using EpilogueFunction = std::conditional_t<std::is_same_v<T, float>, SimdChain, MishClampScale<T>>;
 
 }  // namespace tenon::ops::cpu
