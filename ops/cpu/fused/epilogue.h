@@ -16,54 +16,53 @@
 
 namespace tenon::ops::cpu {
 
-/// clamp(mish(y) + add, min, max)·scale and its gradient, on double; float has SimdChain.
+/// clamp(mish(y) + add, min, max)·scale and its gradient on double; SimdChain is that of float.
 ///
 /// With e = exp(min(y, 20)) and n = e² + 2e: mish(y) = y·n / (n + 2), whose derivative is
 /// n / (n + 2) + y·4e(e + 1) / (n + 2)². Infinities and NaN give what PyTorch's chain gives.
-template <class T>
 class MishClampScale {
  public:
   explicit MishClampScale(const Epilogue& epilogue)
       : mish_(epilogue.mish),
         clamps_(epilogue.clamps()),
-        add_(static_cast<T>(epilogue.add)),
-        min_(static_cast<T>(epilogue.min)),
-        max_(static_cast<T>(epilogue.max)),
-        scale_(static_cast<T>(epilogue.scale)),
+        add_(epilogue.add),
+        min_(epilogue.min),
+        max_(epilogue.max),
+        scale_(epilogue.scale),
         first_inside_(epilogue.gradient_at_bounds ? min_ : std::nextafter(min_, kInfinity)),
         last_inside_(epilogue.gradient_at_bounds ? max_ : std::nextafter(max_, -kInfinity)) {}
 
   /// Replaces `count` values y by z.
-  void apply(T* values, std::int64_t count) const {
-    alignas(kLaneAlignment) T powers[kRun];
+  void apply(double* values, std::int64_t count) const {
+    alignas(kLaneAlignment) double powers[kRun];
     for (std::int64_t first = 0; first < count; first += kRun) {
       const std::int64_t run = std::min(kRun, count - first);
-      T* y = values + first;
+      double* y = values + first;
       if (mish_) {
         exponentials(y, run, powers);
         for (std::int64_t i = 0; i < run; ++i) {
-          const T n = powers[i] * (powers[i] + T(2));
-          y[i] = y[i] * (n / (n + T(2)));
+          const double n = powers[i] * (powers[i] + 2.0);
+          y[i] = y[i] * (n / (n + 2.0));
         }
       }
       // Copies, so that the loop vectorises: what it writes could be the members.
-      const T add = add_, min = min_, max = max_, scale = scale_;
+      const double add = add_, min = min_, max = max_, scale = scale_;
       for (std::int64_t i = 0; i < run; ++i) {
-        const T value = y[i] + add;
-        const T raised = value < min ? min : value;
+        const double value = y[i] + add;
+        const double raised = value < min ? min : value;
         y[i] = (raised > max ? max : raised) * scale;
       }
     }
   }
 
   /// Replaces `count` gradients of z by those of y, given the values y.
-  void gradient(const T* values, T* gradients, std::int64_t count) const {
-    alignas(kLaneAlignment) T slopes[kRun];
-    T activated[kRun];
+  void gradient(const double* values, double* gradients, std::int64_t count) const {
+    alignas(kLaneAlignment) double slopes[kRun];
+    double activated[kRun];
     for (std::int64_t first = 0; first < count; first += kRun) {
       const std::int64_t run = std::min(kRun, count - first);
-      const T* y = values + first;
-      T* g = gradients + first;
+      const double* y = values + first;
+      double* g = gradients + first;
       if (mish_) mish_with_slopes(y, run, activated, slopes);
       pass_clamp(mish_ ? activated : y, run, g);
       for (std::int64_t i = 0; mish_ && i < run; ++i) g[i] *= slopes[i];
@@ -77,55 +76,57 @@ class MishClampScale {
   /// exp(min(y, 20)) of `count` values; `powers` is aligned and has room for a multiple of kLanes.
   /// The backward meets the values at other places than the forward and must find them on the same
   /// side of a bound.
-  static void exponentials(const T* y, std::int64_t count, T* powers) {
+  static void exponentials(const double* y, std::int64_t count, double* powers) {
     const std::int64_t whole = count - count % kLanes;
-    OutputLanes<T>(powers, whole) = exponential(InputLanes<T>(y, whole).min(T(20)));
+    OutputLanes<double>(powers, whole) = exponential(InputLanes<double>(y, whole).min(20.0));
     if (whole == count) return;
-    T last[kLanes] = {};
+    double last[kLanes] = {};
     std::copy(y + whole, y + count, last);
-    OutputLanes<T>(powers + whole, kLanes) = exponential(InputLanes<T>(last, kLanes).min(T(20)));
+    OutputLanes<double>(powers + whole, kLanes) =
+        exponential(InputLanes<double>(last, kLanes).min(20.0));
   }
 
   /// mish(y), rounded as in `apply`, so that both see the same side of a bound, and mish'(y).
-  static void mish_with_slopes(const T* y, std::int64_t count, T* activated, T* slopes) {
+  static void mish_with_slopes(const double* y, std::int64_t count, double* activated,
+                               double* slopes) {
     exponentials(y, count, slopes);
     for (std::int64_t i = 0; i < count; ++i) {
-      const T e = slopes[i];
-      const T n = e * (e + T(2));
-      const T gate = n / (n + T(2));
+      const double e = slopes[i];
+      const double n = e * (e + 2.0);
+      const double gate = n / (n + 2.0);
       // Above 20 the slope of the gate is below the last digit; zero makes mish'(∞) the NaN that
       // PyTorch has there.
-      const T slope = T(4) * e * (e + T(1)) / ((n + T(2)) * (n + T(2)));
+      const double slope = 4.0 * e * (e + 1.0) / ((n + 2.0) * (n + 2.0));
       activated[i] = y[i] * gate;
-      slopes[i] = gate + y[i] * (y[i] >= T(20) ? T(0) : slope);
+      slopes[i] = gate + y[i] * (y[i] >= 20.0 ? 0.0 : slope);
     }
   }
 
   /// Gradients of z become those of the clamp's argument, which is activated + add.
-  void pass_clamp(const T* activated, std::int64_t count, T* gradients) const {
+  void pass_clamp(const double* activated, std::int64_t count, double* gradients) const {
     // Copies, so that the loops vectorise: what they write could be the members.
-    const T add = add_, scale = scale_, first = first_inside_, last = last_inside_;
+    const double add = add_, scale = scale_, first = first_inside_, last = last_inside_;
     if (!clamps_) {
       for (std::int64_t i = 0; i < count; ++i) gradients[i] *= scale;
       return;
     }
     for (std::int64_t i = 0; i < count; ++i) {
-      const T value = activated[i] + add;
-      const T passed = value >= first ? gradients[i] * scale : T(0);
-      gradients[i] = value <= last ? passed : T(0);
+      const double value = activated[i] + add;
+      const double passed = value >= first ? gradients[i] * scale : 0.0;
+      gradients[i] = value <= last ? passed : 0.0;
     }
   }
 
-  static constexpr T kInfinity = std::numeric_limits<T>::infinity();
+  static constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
   bool mish_;
   bool clamps_;
-  T add_;
-  T min_;
-  T max_;
-  T scale_;
-  T first_inside_;  // the values between which the clamp passes a gradient, both included
-  T last_inside_;
+  double add_;
+  double min_;
+  double max_;
+  double scale_;
+  double first_inside_;  // the values between which the clamp passes a gradient, both included
+  double last_inside_;
 };
 
 /// The chain as the inner loops take it.
@@ -169,6 +170,6 @@ class SimdChain {
 };
 
 template <class T>
-using EpilogueFunction = std::conditional_t<std::is_same_v<T, float>, SimdChain, MishClampScale<T>>;
+using EpilogueFunction = std::conditional_t<std::is_same_v<T, float>, SimdChain, MishClampScale>;
 
 }  // namespace tenon::ops::cpu
