@@ -2,7 +2,8 @@
 # run time (ops/cpu/simd/kernels.h). A file's own options stand behind the target's: -march here is
 # the one that counts, whatever TENON_NATIVE says.
 set(simd ${PROJECT_SOURCE_DIR}/ops/cpu/simd)
-set(simd_options -ffp-contract=fast)
+# What is joined into one rounding the source says itself.
+set(simd_options -ffp-contract=off)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   set_source_files_properties(${simd}/kernels.cpp PROPERTIES COMPILE_DEFINITIONS TENON_SIMD_X86)
   set_source_files_properties(${simd}/portable.cpp PROPERTIES

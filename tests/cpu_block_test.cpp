@@ -47,7 +47,10 @@ void expect_the_same_for_all_threads(const BlockCase& block) {
   for (const int threads : {2, 7}) {
     SCOPED_TRACE(testing::Message() << threads << " threads");
     const std::vector<Tensor> many = run(block, threads);
-    for (std::size_t i = 0; i < one.size(); ++i) test::expect_same_bits(many[i], one[i]);
+    for (std::size_t i = 0; i < one.size(); ++i) {
+      SCOPED_TRACE(testing::Message() << "result " << i << " of z and the gradients");
+      test::expect_same_bits(many[i], one[i]);
+    }
   }
 }
 

@@ -28,6 +28,23 @@ inline Vector load(const float* p) { return *reinterpret_cast<const InMemory*>(p
 inline void store(float* p, Vector v) { *reinterpret_cast<InMemory*>(p) = v; }
 inline Vector splat(float x) { return x - Vector{}; }
 
+/// a·b + c, rounded once where the instruction set can. Said outright, and the compiler's own
+/// contractions are off (CMakeLists.txt): it joins some multiplications and additions and not
+/// others, differently in each copy of a loop, and the number of threads decides which copy a value
+/// goes through.
+inline Vector multiply_add(Vector a, Vector b, Vector c) {
+#if TENON_SIMD_BYTES == 64
+  return _mm512_fmadd_ps(a, b, c);
+#elif TENON_SIMD_BYTES == 32
+  return _mm256_fmadd_ps(a, b, c);
+#elif defined(__FP_FAST_FMAF)
+  for (int i = 0; i < kLanes; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return c;
+#else
+  return a * b + c;
+#endif
+}
+
 inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
 /// Copies `count` < kLanes floats in pieces of whole powers of two.
@@ -128,7 +145,7 @@ void multiply(const Product& product) {
     for (int v = 0; v < kVectors; ++v) values[v] = load(x[v] + offset);
     for (int c = 0; c < kChannels; ++c) {
       const Vector weight = splat(weights[c]);
-      for (int v = 0; v < kVectors; ++v) sums[c][v] += weight * values[v];
+      for (int v = 0; v < kVectors; ++v) sums[c][v] = multiply_add(weight, values[v], sums[c][v]);
     }
   }
   for (int c = 0; c < kChannels; ++c) {
@@ -177,7 +194,10 @@ inline Vector dot_square(const float* const a[kDotRows], const float* const b[kD
     for (int j = 0; j < kDotColumns; ++j) right[j] = load_most(b[j] + k, left);
     for (int i = 0; i < kDotRows; ++i) {
       const Vector value = load_most(a[i] + k, left);
-      for (int j = 0; j < kDotColumns; ++j) sums[i * kDotColumns + j] += value * right[j];
+      for (int j = 0; j < kDotColumns; ++j) {
+        Vector& sum = sums[i * kDotColumns + j];
+        sum = multiply_add(value, right[j], sum);
+      }
     }
   }
   transpose_square(sums);
@@ -221,16 +241,17 @@ inline Vector exponential(Vector x, float most) {
   constexpr float kLn2Low = -2.12194440e-4f;
   constexpr float kRound = 12582912.0f;  // 1.5·2^23: adding it leaves whole numbers
   x = minimum(maximum(x, splat(-110.0f)), splat(most));
-  const Vector shifted = x * kLog2E + kRound;
+  const Vector shifted = multiply_add(x, splat(kLog2E), splat(kRound));
   const Vector n = shifted - kRound;
   const Integers whole = reinterpret_cast<Integers>(shifted) - 0x4B400000;
-  const Vector r = (x - n * kLn2High) - n * kLn2Low;
-  Vector p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
+  const Vector r = multiply_add(n, splat(-kLn2Low), multiply_add(n, splat(-kLn2High), x));
+  Vector p = splat(1.9875691500e-4f);
+  p = multiply_add(p, r, splat(1.3981999507e-3f));
+  p = multiply_add(p, r, splat(8.3334519073e-3f));
+  p = multiply_add(p, r, splat(4.1665795894e-2f));
+  p = multiply_add(p, r, splat(1.6666665459e-1f));
+  p = multiply_add(p, r, splat(5.0000001201e-1f));
+  p = multiply_add(p, r * r, r) + 1.0f;
   const Integers half = whole >> 1;
   const Vector first = reinterpret_cast<Vector>((half + 127) << 23);
   const Vector second = reinterpret_cast<Vector>((whole - half + 127) << 23);
@@ -260,9 +281,9 @@ inline Vector chain_gradient(const Chain& chain, Vector y, Vector gradient) {
   if (chain.mish) {
     Vector e, gate;
     const Vector activated = mish_and_power(y, e, gate);
-    const Vector n2 = e * (e + 2.0f) + 2.0f;
+    const Vector n2 = multiply_add(e, e + 2.0f, splat(2.0f));
     const Vector bend = 4.0f * e * (e + 1.0f) / (n2 * n2);
-    slope = (gate + y * (y >= 20.0f ? Vector{} : bend)) * chain.scale;
+    slope = multiply_add(y, y >= 20.0f ? Vector{} : bend, gate) * chain.scale;
     y = activated;
   }
   if (chain.clamps) {
@@ -274,8 +295,7 @@ inline Vector chain_gradient(const Chain& chain, Vector y, Vector gradient) {
 }
 
 /// Replaces every vector of `count` values by `change(i, vector)`, i being where it begins. The
-/// last one, which may be a part, goes through the same code: in another copy of it the compiler
-/// could join other multiplications and additions into one rounding.
+/// last one, which may be a part, goes through the same code.
 template <class Change>
 inline void for_each_vector(float* values, std::int64_t count, const Change& change) {
   for (std::int64_t i = 0; i < count; i += kLanes) {
