@@ -25,14 +25,23 @@ struct ChannelRows {
   int phases;  ///< row phases · column phases, row phase first
   int rows;    ///< of q
   int columns;
+  int buffer_images;  ///< images that the memory has room for, of which these are neighbours
 
   /// Rows of 16 bytes from one image to the next, and from one chunk to the next.
   TENON_HOST_DEVICE std::int64_t image_rows() const {
     return static_cast<std::int64_t>(phases) * rows * columns;
   }
-  TENON_HOST_DEVICE std::int64_t chunk_rows() const { return images * image_rows(); }
+  TENON_HOST_DEVICE std::int64_t chunk_rows() const { return buffer_images * image_rows(); }
   TENON_HOST_DEVICE std::int64_t bytes() const {
     return 16 * chunk_rows() * chunks * halves * groups;
+  }
+
+  /// `count` of the images, beginning with image `first`.
+  ChannelRows part(int first, int count) const {
+    ChannelRows rows = *this;
+    rows.data = static_cast<char*>(data) + 16 * first * image_rows();
+    rows.images = count;
+    return rows;
   }
 };
 

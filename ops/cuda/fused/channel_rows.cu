@@ -1,0 +1,165 @@
+#include "tenon/core/cuda/launch.cuh"
+#include "tenon/core/cuda/runtime.h"
+#include "tenon/core/tensor_body.h"
+#include "tenon/ops/cuda/fused/channel_rows_ops.h"
+#include "tenon/ops/cuda/fused/tensor_core.cuh"
+
+namespace tenon::ops::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+ChannelRows rows_of(const TransposedShape& shape, OperandKind operand, bool split, int channels) {
+  const int row = row_channels(operand);
+  constexpr int kMultiple = ChannelRows::kChunkMultiple;
+  return {.data = nullptr,
+          .groups = shape.groups,
+          .halves = split ? 2 : 1,
+          .chunks = ((channels + row - 1) / row + kMultiple - 1) / kMultiple * kMultiple,
+          .images = shape.images,
+          .phases = 1,
+          .rows = 0,
+          .columns = 0,
+          .buffer_images = shape.images};
+}
+
+/// Neighbouring positions of one channel.
+template <class Element, int kWidth>
+struct alignas(sizeof(Element) * kWidth) Run {
+  Element values[kWidth];
+};
+
+/// The row of these channels, and with `tail` what rounding took off them.
+template <class Element>
+__device__ uint4 row_of(const Element (&values)[8], bool /*tail*/) {
+  return make_uint4(join(values[0], values[1]), join(values[2], values[3]),
+                    join(values[4], values[5]), join(values[6], values[7]));
+}
+__device__ std::uint32_t rounded(float value, bool tail) {
+  const std::uint32_t head = round_to_tf32(value);
+  if (!tail) return head;
+  // The tail of an infinity would be no number.
+  return isinf(value) ? 0 : round_to_tf32(value - __uint_as_float(head));
+}
+__device__ uint4 row_of(const float (&values)[4], bool tail) {
+  return make_uint4(rounded(values[0], tail), rounded(values[1], tail), rounded(values[2], tail),
+                    rounded(values[3], tail));
+}
+
+/// A thread makes the rows of one chunk at kWidth neighbouring positions of an image, so that a
+/// warp reads and writes runs of memory. Blocks lie along the positions of an image, then chunks of
+/// all groups (y), then images (z).
+template <class Operand, int kWidth>
+__global__ void __launch_bounds__(kThreads)
+    pack_kernel(const typename OperandTraits<Operand>::Element* x, const ChannelRows rows,
+                int channels) {
+  using Element = typename OperandTraits<Operand>::Element;
+  constexpr int kRow = OperandTraits<Operand>::kRow;
+  const int plane = rows.rows * rows.columns;
+  const int position = static_cast<int>(blockIdx.x * kThreads + threadIdx.x) * kWidth;
+  if (position >= plane) return;
+  for (int image = blockIdx.z; image < rows.images; image += gridDim.z) {
+    for (int i = blockIdx.y; i < rows.groups * rows.chunks; i += gridDim.y) {
+      const int group = i / rows.chunks;
+      const int chunk = i % rows.chunks;
+      const int first = chunk * kRow;
+      const Element* source =
+          x +
+          (static_cast<std::int64_t>(image * rows.groups + group) * channels + first) * plane +
+          position;
+      Run<Element, kWidth> runs[kRow];
+#pragma unroll
+      for (int c = 0; c < kRow; ++c) {
+        if (first + c < channels) {
+          runs[c] = *reinterpret_cast<const Run<Element, kWidth>*>(
+              source + static_cast<std::int64_t>(c) * plane);
+        } else {
+#pragma unroll
+          for (int p = 0; p < kWidth; ++p) runs[c].values[p] = Element(0.0f);
+        }
+      }
+      for (int half = 0; half < rows.halves; ++half) {
+        uint4* target =
+            static_cast<uint4*>(rows.data) +
+            static_cast<std::int64_t>((group * rows.halves + half) * rows.chunks + chunk) *
+                rows.chunk_rows() +
+            image * rows.image_rows() + position;
+#pragma unroll
+        for (int p = 0; p < kWidth; ++p) {
+          Element values[kRow];
+#pragma unroll
+          for (int c = 0; c < kRow; ++c) values[c] = runs[c].values[p];
+          target[p] = row_of(values, half == 1);
+        }
+      }
+    }
+  }
+}
+
+template <class Operand, int kWidth>
+void launch_pack(const Tensor& x, const ChannelRows& rows) {
+  using Element = typename OperandTraits<Operand>::Element;
+  constexpr unsigned kMostBlocks = 65535;  // of y and z
+  const int plane = rows.rows * rows.columns;
+  const auto positions = static_cast<unsigned>((plane + kWidth - 1) / kWidth);
+  const dim3 blocks((positions + kThreads - 1) / kThreads,
+                    std::min(static_cast<unsigned>(rows.groups * rows.chunks), kMostBlocks),
+                    std::min(static_cast<unsigned>(rows.images), kMostBlocks));
+  tenon::cuda::launch<pack_kernel<Operand, kWidth>>(
+      {blocks, kThreads}, x.device(), static_cast<const Element*>(x.raw_data()), rows,
+      static_cast<int>(x.shape()[1] / rows.groups));
+}
+
+template <class Operand>
+void pack_pairs(const Tensor& x, const ChannelRows& rows) {
+  // Two 16-bit numbers at once, where all planes begin at an even position.
+  const bool pairs = rows.rows * rows.columns % 2 == 0 &&
+                     reinterpret_cast<std::uintptr_t>(x.raw_data()) % 4 == 0;
+  if (pairs) {
+    launch_pack<Operand, 2>(x, rows);
+  } else {
+    launch_pack<Operand, 1>(x, rows);
+  }
+}
+
+}  // namespace
+
+ChannelRows input_rows(const TransposedShape& shape, OperandKind operand, bool split) {
+  ChannelRows rows = rows_of(shape, operand, split, shape.in_channels);
+  rows.rows = static_cast<int>(shape.rows.input);
+  rows.columns = static_cast<int>(shape.columns.input);
+  return rows;
+}
+
+ChannelRows output_rows(const TransposedShape& shape, OperandKind operand, bool split) {
+  ChannelRows rows = rows_of(shape, operand, split, shape.out_channels);
+  rows.phases = static_cast<int>(shape.rows.stride * shape.columns.stride);
+  // Phase 0 has the most outputs.
+  rows.rows = static_cast<int>(shape.rows.output_count(0));
+  rows.columns = static_cast<int>(shape.columns.output_count(0));
+  return rows;
+}
+
+Tensor allocate_rows(ChannelRows& rows, Device device) {
+  const Tensor buffer = tenon::detail::make_empty({{rows.bytes()}, DType::UInt8, device});
+  rows.data = buffer.raw_data();
+  return buffer;
+}
+
+void pack_channel_rows(const Tensor& x, OperandKind operand, const ChannelRows& rows) {
+  if (x.numel() == 0) return;
+  const tenon::cuda::DeviceGuard guard(x.device());
+  switch (operand) {
+    case OperandKind::Tf32:
+      launch_pack<Tf32, 1>(x, rows);
+      break;
+    case OperandKind::BFloat16:
+      pack_pairs<__nv_bfloat16>(x, rows);
+      break;
+    case OperandKind::Float16:
+      pack_pairs<__half>(x, rows);
+      break;
+  }
+}
+
+}  // namespace tenon::ops::cuda

@@ -1,0 +1,57 @@
+// The gradient of a transposed convolution's weight on the tensor cores, from operands as rows of
+// channels (channel_rows.h).
+#pragma once
+
+#include <vector>
+
+#include "tenon/core/tensor.h"
+#include "tenon/ops/cuda/fused/channel_rows_ops.h"
+#include "tenon/ops/cuda/fused/weight_gradient_rows.h"
+
+namespace tenon::ops::cuda {
+
+/// What is computed, from what and how exactly.
+struct WeightGradientProblem {
+  TransposedShape shape;
+  OperandKind operand;
+  bool split;  ///< float32 accuracy: operands have heads and tails
+};
+
+/// A kernel and how it is launched.
+struct WeightGradientPlan {
+  const WeightGradientRow* row;
+  WeightGradientTiling tiling;
+
+  int shared_bytes() const { return tiling.shared_bytes(row->config.halves()); }
+  std::int64_t workspace_floats() const { return tiling.split_floats() * tiling.splits; }
+};
+
+/// What a plan must fit into.
+struct WeightGradientTarget {
+  int multiprocessors;
+  int shared_bytes;  ///< that a block can have
+
+  static WeightGradientTarget of(Device device);
+};
+
+/// The plan for `problem`, of a shape that `tiling_fits`.
+WeightGradientPlan plan_weight_gradient(const WeightGradientProblem& problem,
+                                        const WeightGradientTarget& target);
+
+/// The same with this kernel and tile, for tests and tuning; `splits` 0: as many as fill the
+/// device. False where it does not fit.
+bool make_weight_gradient_plan(const WeightGradientProblem& problem,
+                               const WeightGradientTarget& target, const WeightGradientRow& row,
+                               const WeightGradientTile& tile, int splits,
+                               WeightGradientPlan& plan);
+
+/// gradient = dW, or with `add` gradient += dW, [groups·Cin, Cout, kH, kW] float32 contiguous (Cin
+/// and Cout of a group): the sum over images and positions of x·dy as weight_gradient_tiling.h
+/// says. `x` as `input_rows`, `dy` as `output_rows`; `workspace` float32 of at least
+/// plan.workspace_floats(). The order of the sum is the plan's alone, so that the result is the
+/// same bits each time.
+void run_weight_gradient(const WeightGradientPlan& plan, const ChannelRows& x,
+                         const ChannelRows& dy, const Tensor& workspace, const Tensor& gradient,
+                         bool add);
+
+}  // namespace tenon::ops::cuda

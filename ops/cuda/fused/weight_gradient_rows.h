@@ -1,0 +1,54 @@
+// The table of the weight gradient's kernels.
+#pragma once
+
+#include <span>
+
+#include "tenon/core/device.h"
+#include "tenon/ops/cuda/fused/channel_rows.h"
+#include "tenon/ops/cuda/fused/pack_weights.h"
+#include "tenon/ops/cuda/fused/weight_gradient_tiling.h"
+
+namespace tenon::ops::cuda {
+
+/// An operand's rows of channels in memory, and how they are laid out in shared memory.
+struct OperandSource {
+  const char* data;
+  std::int64_t group_bytes;  ///< from one group to the next
+  std::int64_t half_bytes;
+  std::int64_t chunk_bytes;
+  std::int64_t image_bytes;
+  int halves;
+  int height;  ///< of a phase
+  int width;
+  int shared_chunk_bytes;
+
+  OperandSource(const ChannelRows& rows, int shared_chunk_rows)
+      : data(static_cast<const char*>(rows.data)),
+        group_bytes(rows.bytes() / rows.groups),
+        half_bytes(group_bytes / rows.halves),
+        chunk_bytes(16 * rows.chunk_rows()),
+        image_bytes(16 * rows.image_rows()),
+        halves(rows.halves),
+        height(rows.rows),
+        width(rows.columns),
+        shared_chunk_bytes(16 * shared_chunk_rows) {}
+};
+
+/// The kernels' one argument.
+struct WeightGradientArguments {
+  OperandSource x;
+  OperandSource dy;
+  float* workspace;
+  WeightGradientTiling tiling;
+};
+
+struct WeightGradientRow {
+  OperandKind operand;
+  WeightGradientConfig config;
+  void (*launch)(const WeightGradientArguments& arguments, int shared_bytes, Device device);
+};
+
+/// All of them.
+std::span<const WeightGradientRow> weight_gradient_rows();
+
+}  // namespace tenon::ops::cuda

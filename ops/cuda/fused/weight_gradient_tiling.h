@@ -1,0 +1,123 @@
+// How the weight's gradient is cut into blocks and warps: plain numbers, made on the host once a
+// call and read by the kernels as a parameter.
+//
+// dW[ci, co, tap] is a sum over the positions q of a phase, of which every tap has one
+// (ops/fused/phases.h): x[ci, q + shift(tap)]·dy[co, phase(tap), q]. A warp sums one tap for a tile
+// of ci x co, which stays in its registers. The warps of a block are the taps of a *tap unit*, for
+// each of them `out_warps` tiles of co side by side and `parts` that share the positions; the block
+// walks over a share of the tiles of positions, and all *splits* of these shares are added up in
+// the end.
+#pragma once
+
+#include <cstdint>
+
+#include "tenon/ops/fused/tiling.h"
+
+namespace tenon::ops::cuda {
+
+/// What a kernel is compiled for.
+struct WeightGradientConfig {
+  int m_tiles;  ///< of 16 input channels, that a warp sums for: 2 or 4
+  int n_tiles;  ///< of 8 output channels: 4 or 8
+  int warps;    ///< of a block, at most
+  bool split;   ///< float32 accuracy by three products of TF32 heads and tails
+
+  constexpr int in_channels() const { return 16 * m_tiles; }
+  constexpr int out_channels() const { return 8 * n_tiles; }
+  constexpr int threads() const { return 32 * warps; }
+  constexpr int halves() const { return split ? 2 : 1; }
+};
+
+/// What a kernel is launched with.
+struct WeightGradientTile {
+  int rows;     ///< of q
+  int columns;  ///< 8, or a multiple of 16 that is a power of 2
+  int stages;   ///< of the ring of tiles in shared memory: 2 to 4
+  int out_warps;
+  int parts;
+};
+
+/// Taps that are summed together, the phases that they take from dy, and where the window of x
+/// begins that they read, relative to the tile's first q.
+struct TapUnit {
+  int first_tap;
+  int taps;
+  int first_slot;
+  int slots;
+  int first_row;
+  int first_column;
+};
+
+/// A tap as a warp of its unit needs it.
+struct UnitTap {
+  int window;  ///< window row · window columns + window column
+  int slot;    ///< its phase within the unit
+  int kernel;  ///< kernel row · kernel columns + kernel column
+};
+
+struct WeightGradientTiling {
+  TransposedShape shape;
+  WeightGradientTile tile;
+  TapUnit units[kMostTaps];
+  UnitTap taps[kMostTaps];
+  int phases[kMostTaps];  ///< of the units' slots, one unit after another
+  int tap_units;
+  int tap_count;
+  int most_taps;  ///< of a unit
+  int in_tiles;  ///< of one group's input channels
+  int out_tiles;
+  int in_channels;   ///< of a tile
+  int out_channels;  ///< of a tile: of all `out_warps`
+  int row_tiles;     ///< that an image has along rows of q
+  int column_tiles;
+  int window_rows;  ///< of x, for the widest unit
+  int window_columns;
+  int most_slots;
+  int x_chunks;  ///< of a tile, without halves
+  int dy_chunks;
+  int splits;
+  // How a warp steps through a tile: step s begins at window position
+  // (s >> step_shift)·step_row + (s & step_mask)·(positions of a step).
+  int steps;
+  int step_shift;
+  int step_mask;
+  int step_row;
+  int second;  ///< with steps of 16 positions: from the first 8 to the others, in the window
+
+  TENON_HOST_DEVICE int channel_units() const { return shape.groups * in_tiles * out_tiles; }
+  TENON_HOST_DEVICE int blocks() const { return channel_units() * tap_units * splits; }
+  TENON_HOST_DEVICE int threads() const { return 32 * most_taps * tile.out_warps * tile.parts; }
+  TENON_HOST_DEVICE int tiles() const { return shape.images * row_tiles * column_tiles; }
+  TENON_HOST_DEVICE int positions() const { return tile.rows * tile.columns; }
+  TENON_HOST_DEVICE int window_positions() const { return window_rows * window_columns; }
+
+  /// Rows of 16 bytes from one chunk to the next in shared memory: 4 more than a multiple of 8, so
+  /// that the four positions of two chunks that lanes read at once fall on different banks.
+  TENON_HOST_DEVICE static int padded(int rows) { return (rows + 3) / 8 * 8 + 4; }
+  TENON_HOST_DEVICE int x_chunk_rows() const { return padded(window_positions()); }
+  TENON_HOST_DEVICE int dy_chunk_rows() const { return padded(most_slots * positions()); }
+  /// Bytes that a slot of the ring takes, and where dy begins in it.
+  TENON_HOST_DEVICE int dy_offset(int halves) const {
+    return 16 * halves * x_chunks * x_chunk_rows();
+  }
+  TENON_HOST_DEVICE int stage_bytes(int halves) const {
+    return dy_offset(halves) + 16 * halves * dy_chunks * dy_chunk_rows();
+  }
+  /// The lists of places (weight_gradient.cuh) come first in shared memory.
+  TENON_HOST_DEVICE int places_bytes() const {
+    return (8 * (window_positions() + most_slots * positions()) + 127) / 128 * 128;
+  }
+  TENON_HOST_DEVICE int shared_bytes(int halves) const {
+    return places_bytes() + tile.stages * stage_bytes(halves);
+  }
+
+  /// Floats of the workspace: [split][unit of channels][tap][ci of the tile][co of the tile].
+  TENON_HOST_DEVICE std::int64_t tap_floats() const {
+    return static_cast<std::int64_t>(in_channels) * out_channels;
+  }
+  TENON_HOST_DEVICE std::int64_t split_floats() const {
+    return tap_floats() * tap_count * channel_units();
+  }
+};
+
+}  // namespace tenon::ops::cuda
