@@ -64,8 +64,7 @@ __global__ void __launch_bounds__(kThreads)
       const int chunk = i % rows.chunks;
       const int first = chunk * kRow;
       const Element* source =
-          x +
-          (static_cast<std::int64_t>(image * rows.groups + group) * channels + first) * plane +
+          x + (static_cast<std::int64_t>(image * rows.groups + group) * channels + first) * plane +
           position;
       Run<Element, kWidth> runs[kRow];
 #pragma unroll
@@ -105,16 +104,16 @@ void launch_pack(const Tensor& x, const ChannelRows& rows) {
   const dim3 blocks((positions + kThreads - 1) / kThreads,
                     std::min(static_cast<unsigned>(rows.groups * rows.chunks), kMostBlocks),
                     std::min(static_cast<unsigned>(rows.images), kMostBlocks));
-  tenon::cuda::launch<pack_kernel<Operand, kWidth>>(
-      {blocks, kThreads}, x.device(), static_cast<const Element*>(x.raw_data()), rows,
-      static_cast<int>(x.shape()[1] / rows.groups));
+  tenon::cuda::launch<pack_kernel<Operand, kWidth>>({blocks, kThreads}, x.device(),
+                                                    static_cast<const Element*>(x.raw_data()), rows,
+                                                    static_cast<int>(x.shape()[1] / rows.groups));
 }
 
 template <class Operand>
 void pack_pairs(const Tensor& x, const ChannelRows& rows) {
   // Two 16-bit numbers at once, where all planes begin at an even position.
-  const bool pairs = rows.rows * rows.columns % 2 == 0 &&
-                     reinterpret_cast<std::uintptr_t>(x.raw_data()) % 4 == 0;
+  const bool pairs =
+      rows.rows * rows.columns % 2 == 0 && reinterpret_cast<std::uintptr_t>(x.raw_data()) % 4 == 0;
   if (pairs) {
     launch_pack<Operand, 2>(x, rows);
   } else {

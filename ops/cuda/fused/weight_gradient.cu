@@ -1,8 +1,7 @@
-#include "tenon/ops/cuda/fused/weight_gradient.h"
-
 #include <array>
 
 #include "tenon/ops/cuda/fused/weight_gradient.cuh"
+#include "tenon/ops/cuda/fused/weight_gradient.h"
 
 namespace tenon::ops::cuda {
 namespace {
@@ -18,7 +17,7 @@ constexpr int kWarps = 8;
 /// Adds the splits up in a fixed order. A block has 32 co of one ci and a range of the taps; with
 /// kWarps `parts` each warp adds every kWarps-th split of one tap, with one part all of them, of
 /// every kWarps-th tap. Blocks: ci of all groups, tiles of co, ranges of taps.
-__global__ void __launch_bounds__(kLanes * kWarps)
+__global__ void __launch_bounds__(kLanes* kWarps)
     sum_splits_kernel(const tenon::cuda::PreviousKernel previous, const float* workspace,
                       float* gradient, const __grid_constant__ WeightGradientTiling t, int parts,
                       bool add) {
@@ -38,10 +37,10 @@ __global__ void __launch_bounds__(kLanes * kWarps)
     const int tap = begin + warp / parts;
     float sum = 0.0f;
     if (tap < taps) {
-      const float* source = workspace +
-                            (static_cast<std::int64_t>(unit) * t.tap_count + first_tap + tap) *
-                                t.tap_floats() +
-                            ci % t.in_channels * t.out_channels + co % t.out_channels + lane;
+      const float* source =
+          workspace +
+          (static_cast<std::int64_t>(unit) * t.tap_count + first_tap + tap) * t.tap_floats() +
+          ci % t.in_channels * t.out_channels + co % t.out_channels + lane;
 #pragma unroll 8
       for (int split = warp % parts; split < t.splits; split += parts) {
         sum += source[split * t.split_floats()];
@@ -100,10 +99,7 @@ void run_weight_gradient(const WeightGradientPlan& plan, const ChannelRows& x,
   const tenon::cuda::DeviceGuard guard(device);
   auto* sums = static_cast<float*>(workspace.raw_data());
   const WeightGradientTiling& t = plan.tiling;
-  plan.row->launch({.x = OperandSource(x, t.x_chunk_rows()),
-                    .dy = OperandSource(dy, t.dy_chunk_rows()),
-                    .workspace = sums,
-                    .tiling = t},
+  plan.row->launch({.x = OperandSource(x), .dy = OperandSource(dy), .workspace = sums, .tiling = t},
                    plan.shared_bytes(), device);
   sum_splits(t, sums, static_cast<float*>(gradient.raw_data()), add, device);
 }

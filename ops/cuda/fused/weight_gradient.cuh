@@ -40,10 +40,15 @@ __device__ inline void copy_async_wait_but(int pending) {
   }
 }
 
-/// The row of 16 bytes at `address`.
-__device__ inline void load_row(std::uint32_t (&row)[4], std::uint32_t address) {
-  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(row[0]), "=r"(row[1]), "=r"(row[2]), "=r"(row[3])
+__device__ inline std::uint32_t load_word(std::uint32_t address) {
+  std::uint32_t word;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(address) : "memory");
+  return word;
+}
+__device__ inline void load_words(std::uint32_t& first, std::uint32_t& second,
+                                  std::uint32_t address) {
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
+               : "=r"(first), "=r"(second)
                : "r"(address)
                : "memory");
 }
@@ -57,7 +62,8 @@ __device__ inline void load_transposed(std::uint32_t (&fragment)[4], std::uint32
 
 // ---- places ----------------------------------------------------------------------------------
 
-/// What a block works on: channels, taps and tiles [begin, end).
+/// What a block works on: channels, taps and every t.splits-th tile from tile `split` on. So blocks
+/// read neighbouring memory at a time, which keeps its pages open and x's halos in the cache.
 struct BlockUnit {
   int split;
   int channels;  // index of its channels among channel_units()
@@ -65,8 +71,6 @@ struct BlockUnit {
   int in_tile;
   int out_tile;
   int taps;  // index of its TapUnit
-  int begin;
-  int end;
 
   // Neighbouring blocks walk over the same positions, at the same time if all goes well.
   __device__ explicit BlockUnit(const WeightGradientTiling& t) {
@@ -78,9 +82,6 @@ struct BlockUnit {
     out_tile = channels % t.out_tiles;
     in_tile = channels / t.out_tiles % t.in_tiles;
     group = channels / t.out_tiles / t.in_tiles;
-    const std::int64_t tiles = t.tiles();
-    begin = static_cast<int>(tiles * split / t.splits);
-    end = static_cast<int>(tiles * (split + 1) / t.splits);
   }
 };
 
@@ -95,89 +96,93 @@ struct TilePosition {
         row(tile / t.column_tiles % t.row_tiles * t.tile.rows),
         column(tile % t.column_tiles * t.tile.columns) {}
 
-  __device__ void advance(const WeightGradientTiling& t) {
-    column += t.tile.columns;
-    if (column < t.column_tiles * t.tile.columns) return;
-    column = 0;
-    row += t.tile.rows;
-    if (row < t.row_tiles * t.tile.rows) return;
-    row = 0;
-    ++image;
+  /// By the tiles that `step`, the place of a tile of that number, stands for.
+  __device__ void advance(const WeightGradientTiling& t, const TilePosition& step) {
+    const int columns = t.column_tiles * t.tile.columns;
+    const int rows = t.row_tiles * t.tile.rows;
+    image += step.image;
+    row += step.row;
+    column += step.column;
+    if (column >= columns) {
+      column -= columns;
+      row += t.tile.rows;
+    }
+    if (row >= rows) {
+      row -= rows;
+      ++image;
+    }
   }
-};
-
-/// Where a row of a tile's chunk lies relative to the tile's first: in memory, in rows of 16 bytes,
-/// and on the plane, as row << 16 | column.
-struct Place {
-  int offset;
-  int on_plane;
 };
 
 // ---- filling ---------------------------------------------------------------------------------
 
-/// Fills one operand's part of a stage; this thread takes every threads-th row.
-class OperandLoader {
- public:
-  /// `positions` rows of each of `chunks` chunks (twice that many with tails), whose places are at
-  /// `places`, from the chunk `first_chunk` of `group` on.
-  __device__ OperandLoader(const OperandSource& source, int group, int first_chunk, int chunks,
-                           const Place* places, int positions)
-      : source_(source),
-        places_(places),
-        data_(source.data + group * source.group_bytes + first_chunk * source.chunk_bytes),
-        chunks_(chunks),
-        positions_(positions) {
-    const int thread = static_cast<int>(threadIdx.x);
-    const int threads = static_cast<int>(blockDim.x);
-    first_chunk_ = thread / positions;
-    first_position_ = thread % positions;
-    chunk_step_ = threads / positions;
-    position_step_ = threads % positions;
-  }
+/// Where a position of a tile lies relative to the first: in memory, in rows of 16 bytes, and on
+/// the plane, as row << 16 | column.
+struct Place {
+  int source;
+  int on_plane;
+};
 
-  /// Starts the copies of the tile whose window begins at (row, column) of `image`, to `shared`.
-  __device__ void load(std::uint32_t shared, int image, int row, int column) const {
-    const char* data = data_ + image * source_.image_bytes +
-                       16 * (static_cast<std::int64_t>(row) * source_.width + column);
-    for (int half = 0; half < source_.halves; ++half) {
-      load_half(shared, data, row, column);
-      data += source_.half_bytes;
-      shared += chunks_ * source_.shared_chunk_bytes;
-    }
-  }
+/// Fills one operand's part of a stage. Lanes copy neighbouring positions to neighbouring rows:
+/// wherever a sector's two rows part on their way, the copies take twice as long.
+struct OperandLoader {
+  static constexpr int kTogether = 4;  // chunks that a thread copies of a position
 
- private:
-  __device__ void load_half(std::uint32_t shared, const char* data, int row, int column) const {
-    int position = first_position_;
-    for (int chunk = first_chunk_; chunk < chunks_;) {
-      const Place place = places_[position];
+  const OperandSource& operand;
+  const Place* places;
+  const char* data;  // of the group's and block's first chunk
+  int positions;
+  int chunks;
+  int chunk_stride;     // bytes, in shared memory
+  unsigned reciprocal;  // 2^32 / positions, rounded up
+
+  __device__ OperandLoader(const OperandSource& source, const Place* list, int group,
+                           int first_chunk, int chunk_count, int position_count, int stride)
+      : operand(source),
+        places(list),
+        data(source.chunk(group, first_chunk)),
+        positions(position_count),
+        chunks(chunk_count),
+        chunk_stride(stride),
+        reciprocal(0xffffffffU / position_count + 1) {}
+
+  /// Starts the copies of the tile whose first position is (row, column) of `image`, to `shared`,
+  /// those of number `item` and every blockDim.x-th from there on; returns the next number.
+  __device__ int load(std::uint32_t shared, int half, int image, int row, int column,
+                      int item) const {
+    const char* base = data + half * operand.half_bytes + image * operand.image_bytes +
+                       16 * (static_cast<std::int64_t>(row) * operand.width + column);
+    const int items = (chunks + kTogether - 1) / kTogether * positions;
+    for (; item < items; item += static_cast<int>(blockDim.x)) {
+      const int first = positions == 1 ? item : static_cast<int>(__umulhi(item, reciprocal));
+      const int position = item - first * positions;
+      const int chunk = first * kTogether;
+      const Place place = places[position];
       const bool inside = static_cast<unsigned>(row + (place.on_plane >> 16)) <
-                              static_cast<unsigned>(source_.height) &&
+                              static_cast<unsigned>(operand.height) &&
                           static_cast<unsigned>(column + (place.on_plane & 0xffff)) <
-                              static_cast<unsigned>(source_.width);
-      const char* from =
-          data + chunk * source_.chunk_bytes + 16 * static_cast<std::int64_t>(place.offset);
-      copy_async_or_zero(shared + chunk * source_.shared_chunk_bytes + 16 * position,
-                         inside ? from : source_.data, inside);
-      chunk += chunk_step_;
-      position += position_step_;
-      if (position >= positions_) {
-        position -= positions_;
-        ++chunk;
+                              static_cast<unsigned>(operand.width);
+      const char* source =
+          inside ? base + 16 * static_cast<std::int64_t>(place.source) + chunk * operand.chunk_bytes
+                 : operand.data;
+      std::uint32_t target = shared + chunk * chunk_stride + 16 * position;
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+        if (chunk + i < chunks) copy_async_or_zero(target, source, inside);
+        source += inside ? operand.chunk_bytes : 0;
+        target += chunk_stride;
       }
     }
+    return item - items;
   }
-
-  const OperandSource& source_;
-  const Place* places_;
-  const char* data_;
-  int chunks_;
-  int positions_;
-  int first_chunk_;
-  int first_position_;
-  int chunk_step_;
-  int position_step_;
 };
+
+/// Chunks that tile `tile` of `tile_channels` has of `channels`.
+template <class Operand>
+__device__ int chunks_of(int channels, int tile, int tile_channels) {
+  constexpr int kRow = OperandTraits<Operand>::kRow;
+  return (min(channels - tile * tile_channels, tile_channels) + kRow - 1) / kRow;
+}
 
 /// Lists the places of a unit's window of x, then those of its phases of dy.
 __device__ inline void list_places(const WeightGradientArguments& arguments, const TapUnit& unit,
@@ -191,10 +196,9 @@ __device__ inline void list_places(const WeightGradientArguments& arguments, con
       const int column = i % t.window_columns;
       places[i] = {row * arguments.x.width + column, row << 16 | column};
     } else {
-      const int slot = (i - window) / t.positions();
+      const int phase = t.phases[unit.first_slot + (i - window) / t.positions()];
       const int row = (i - window) / t.tile.columns % t.tile.rows;
       const int column = (i - window) % t.tile.columns;
-      const int phase = t.phases[unit.first_slot + slot];
       places[i] = {(phase * arguments.dy.height + row) * arguments.dy.width + column,
                    row << 16 | column};
     }
@@ -207,102 +211,72 @@ __device__ inline void list_places(const WeightGradientArguments& arguments, con
 template <class Config>
 using TileSums = float[Config::value.m_tiles][Config::value.n_tiles][4];
 
-/// What lanes read of both operands for one step, and what they make of it. The x of a step comes
-/// in kPieces pieces, which feed some of the m-tiles each. Offsets are a lane's, of the rows that it
-/// names or reads; beyond the last chunk these are the last one's: what becomes of it is not stored.
+/// What lanes read of both operands for one step, and what they make of it: of x four words a
+/// m-tile, of dy two a n-tile. Offsets are a lane's.
 ///
-/// 16 positions in 16 bits: the first 8 and the second 8 are consecutive. Lane 8i + r names row r of
-/// matrix i: 8 channels of the first 8 positions, the next 8 channels, then both for the others.
+/// 16 positions in 16 bits: the first 8 and the second 8 are consecutive. Lane 8i + r names row r
+/// of matrix i: 8 channels of the first 8 positions, the next 8 channels, then both for the others.
 template <class Operand, class Config>
 struct Step {
   static constexpr int kPositions = 16;
-  static constexpr int kPieces = Config::value.m_tiles;
-  static constexpr int kPairs = Config::value.n_tiles / 2;
-  using XPiece = std::uint32_t[4];
-  using Dy = std::uint32_t[kPairs][4];
+  static constexpr int kNTiles = Config::value.n_tiles;
 
-  std::uint32_t x_offset[kPieces];
-  std::uint32_t dy_offset[kPairs];
-
-  __device__ Step(int x_chunks, int x_chunk_rows, int dy_chunks, int dy_chunk_rows, int second) {
+  __device__ static int x_offset(int chunk_bytes, int second) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int chunk = lane / 8 % 2;
-#pragma unroll
-    for (int i = 0; i < kPieces; ++i) {
-      x_offset[i] = 16 * (min(2 * i + chunk, x_chunks - 1) * x_chunk_rows + lane % 8 +
-                          lane / 16 * second);
-    }
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      dy_offset[i] =
-          16 * (min(2 * i + chunk, dy_chunks - 1) * dy_chunk_rows + lane % 8 + lane / 16 * 8);
-    }
+    return 16 * (lane % 8 + lane / 16 * second) + lane / 8 % 2 * chunk_bytes;
   }
-
-  __device__ void load_x(XPiece& x, int piece, std::uint32_t address) const {
-    load_transposed(x, address + x_offset[piece]);
+  __device__ static int dy_offset(int chunk_bytes) { return x_offset(chunk_bytes, 8); }
+  __device__ static void load_x(std::uint32_t (&x)[4], std::uint32_t address) {
+    load_transposed(x, address);
   }
-  __device__ void load_dy(Dy& dy, std::uint32_t address) const {
+  __device__ static void load_dy(std::uint32_t (&dy)[kNTiles][2], std::uint32_t address,
+                                 int two_chunks) {
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) load_transposed(dy[i], address + dy_offset[i]);
-  }
-  __device__ static void multiply_piece(const XPiece& x, int piece, const Dy& dy,
-                                        TileSums<Config>& sums) {
-#pragma unroll
-    for (int j = 0; j < Config::value.n_tiles; ++j) {
-      multiply<Operand>(sums[piece][j], x, dy[j / 2][j % 2], dy[j / 2][j % 2 + 2]);
+    for (int j = 0; j < kNTiles; j += 2, address += two_chunks) {
+      std::uint32_t both[4];
+      load_transposed(both, address);
+      dy[j][0] = both[0];
+      dy[j + 1][0] = both[1];
+      dy[j][1] = both[2];
+      dy[j + 1][1] = both[3];
     }
   }
+  /// The channel of an m-tile whose sum is in row `row` of it.
+  __device__ static int channel_of(int row) { return row; }
 };
 
-/// 8 consecutive positions in TF32. A lane reads whole rows of one chunk at two positions, four
-/// channels each: of x those are rows lane/4 and lane/4 + 8 of two m-tiles, of dy column lane/4 of
-/// four n-tiles.
+/// 8 consecutive positions in TF32, of which a lane reads two. Of x it reads two neighbouring
+/// channels at once, which are the rows g and g + 8 of an m-tile: so half a warp reads four
+/// positions of two chunks whole, and these lie on different halves of the banks.
 template <class Config>
 struct Step<Tf32, Config> {
   static constexpr int kPositions = 8;
-  static constexpr int kPieces = Config::value.m_tiles / 2;
-  static constexpr int kRows = Config::value.n_tiles / 4;
-  using XPiece = std::uint32_t[2][4];
-  using Dy = std::uint32_t[kRows][2][4];
+  static constexpr int kNTiles = Config::value.n_tiles;
 
-  std::uint32_t x_offset[kPieces];
-  std::uint32_t dy_offset[kRows];
-
-  __device__ Step(int x_chunks, int x_chunk_rows, int dy_chunks, int dy_chunk_rows,
-                  int /*second*/) {
+  __device__ static int x_offset(int chunk_bytes, int /*second*/) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int channel = channel_of(lane / 4);
+    return 16 * (lane % 4) + channel / 4 * chunk_bytes + channel % 4 * 4;
+  }
+  __device__ static int dy_offset(int chunk_bytes) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    return 16 * (lane % 4) + lane / 16 * chunk_bytes + lane / 4 % 4 * 4;
+  }
+  __device__ static void load_x(std::uint32_t (&x)[4], std::uint32_t address) {
+    load_words(x[0], x[1], address);
+    load_words(x[2], x[3], address + 64);
+  }
+  __device__ static void load_dy(std::uint32_t (&dy)[kNTiles][2], std::uint32_t address,
+                                 int two_chunks) {
 #pragma unroll
-    for (int i = 0; i < kPieces; ++i) {
-      x_offset[i] = 16 * (min(lane / 4 + 8 * i, x_chunks - 1) * x_chunk_rows + lane % 4);
-    }
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      dy_offset[i] = 16 * (min(lane / 4 + 8 * i, dy_chunks - 1) * dy_chunk_rows + lane % 4);
+    for (int j = 0; j < kNTiles; ++j, address += two_chunks) {
+      dy[j][0] = load_word(address);
+      dy[j][1] = load_word(address + 64);
     }
   }
-
-  __device__ void load_x(XPiece& x, int piece, std::uint32_t address) const {
-    load_row(x[0], address + x_offset[piece]);
-    load_row(x[1], address + x_offset[piece] + 64);
-  }
-  __device__ void load_dy(Dy& dy, std::uint32_t address) const {
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      load_row(dy[i][0], address + dy_offset[i]);
-      load_row(dy[i][1], address + dy_offset[i] + 64);
-    }
-  }
-  __device__ static void multiply_piece(const XPiece& x, int piece, const Dy& dy,
-                                        TileSums<Config>& sums) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const std::uint32_t a[4] = {x[0][i], x[0][i + 2], x[1][i], x[1][i + 2]};
-#pragma unroll
-      for (int j = 0; j < Config::value.n_tiles; ++j) {
-        multiply<Tf32>(sums[2 * piece + i][j], a, dy[j / 4][0][j % 4], dy[j / 4][1][j % 4]);
-      }
-    }
+  __device__ static int channel_of(int row) {
+    const int g = row % 8;
+    return 4 * (g % 2 + g / 4 * 2) + g / 2 % 2 * 2 + row / 8;
   }
 };
 
@@ -324,29 +298,23 @@ struct WarpRole {
 template <class Operand, class Config>
 class TapMultiplier {
   using OneStep = Step<Operand, Config>;
-  using XPiece = typename OneStep::XPiece;
-  using Dy = typename OneStep::Dy;
-  static constexpr int kPieces = OneStep::kPieces;
+  static constexpr int kMTiles = Config::value.m_tiles;
+  static constexpr int kNTiles = Config::value.n_tiles;
+  using X = std::uint32_t[4];  // of an m-tile
+  using Dy = std::uint32_t[kNTiles][2];
 
  public:
-  __device__ TapMultiplier(const WeightGradientTiling& t, const UnitTap& tap, const WarpRole& role,
-                           int x_chunks, int dy_chunks)
+  __device__ TapMultiplier(const WeightGradientTiling& t, const UnitTap& tap, const WarpRole& role)
       : t_(t),
         first_step_(role.part),
-        x_(16 * tap.window),
-        dy_(16 * (tap.slot * t.positions() + first_chunk(role) * t.dy_chunk_rows())),
-        x_tail_(16 * x_chunks * t.x_chunk_rows()),
-        dy_tail_(16 * dy_chunks * t.dy_chunk_rows()),
-        step_(x_chunks, t.x_chunk_rows(), dy_chunks - first_chunk(role), t.dy_chunk_rows(),
-              t.second) {}
-
-  __device__ static int first_chunk(const WarpRole& role) {
-    return role.out_warp * (Config::value.out_channels() / OperandTraits<Operand>::kRow);
-  }
+        x_(16 * tap.window + OneStep::x_offset(16 * t.x_chunk_rows, t.second)),
+        dy_(16 * tap.slot * t.positions() + OneStep::dy_offset(16 * t.dy_chunk_rows) +
+            role.out_warp * (Config::value.out_channels() / OperandTraits<Operand>::kRow) * 16 *
+                t.dy_chunk_rows) {}
 
   /// Of the tile whose x and dy are at these addresses.
   __device__ void add(std::uint32_t x, std::uint32_t dy, TileSums<Config>& sums) const {
-    if constexpr (Config::value.n_tiles == 8) {
+    if constexpr (kNTiles == 8) {
       add_ahead(x, dy, sums);
     } else {
 #pragma unroll 2
@@ -367,21 +335,26 @@ class TapMultiplier {
   }
   __device__ std::uint32_t dy_at(int step) const { return dy_ + 16 * OneStep::kPositions * step; }
 
+  __device__ static void multiply_tile(const X& x, const Dy& dy, float (&sums)[kNTiles][4]) {
+#pragma unroll
+    for (int j = 0; j < kNTiles; ++j) multiply<Operand>(sums[j], x, dy[j][0], dy[j][1]);
+  }
+
   __device__ void add_step(std::uint32_t x, std::uint32_t dy, TileSums<Config>& sums) const {
     Dy of_dy;
-    step_.load_dy(of_dy, dy);
+    OneStep::load_dy(of_dy, dy, t_.two_dy_chunks);
 #pragma unroll
-    for (int i = 0; i < kPieces; ++i) {
-      XPiece of_x;
-      step_.load_x(of_x, i, x);
-      step_.multiply_piece(of_x, i, of_dy, sums);
+    for (int i = 0; i < kMTiles; ++i, x += t_.m_tile_bytes) {
+      X of_x;
+      OneStep::load_x(of_x, x);
+      multiply_tile(of_x, of_dy, sums[i]);
     }
   }
 
   /// Reads a step ahead: few warps with large tiles do not hide their reads behind each other.
   __device__ void add_ahead(std::uint32_t x, std::uint32_t dy, TileSums<Config>& sums) const {
     if (first_step_ >= t_.steps) return;
-    XPiece of_x[2][kPieces];
+    X of_x[2][kMTiles];
     Dy of_dy[2];
     load_step(of_x[0], of_dy[0], x, dy, first_step_);
     for (int step = first_step_; step < t_.steps; step += 2 * t_.tile.parts) {
@@ -390,35 +363,34 @@ class TapMultiplier {
         const int following = step + (turn + 1) * t_.tile.parts;
         if (following < t_.steps) load_step(of_x[1 - turn], of_dy[1 - turn], x, dy, following);
 #pragma unroll
-        for (int i = 0; i < kPieces; ++i) {
-          step_.multiply_piece(of_x[turn][i], i, of_dy[turn], sums);
-        }
+        for (int i = 0; i < kMTiles; ++i) multiply_tile(of_x[turn][i], of_dy[turn], sums[i]);
         if (following >= t_.steps) break;
       }
     }
   }
-  __device__ void load_step(XPiece (&of_x)[kPieces], Dy& of_dy, std::uint32_t x, std::uint32_t dy,
+  __device__ void load_step(X (&of_x)[kMTiles], Dy& of_dy, std::uint32_t x, std::uint32_t dy,
                             int step) const {
-    step_.load_dy(of_dy, dy + dy_at(step));
+    OneStep::load_dy(of_dy, dy + dy_at(step), t_.two_dy_chunks);
+    x += x_at(step);
 #pragma unroll
-    for (int i = 0; i < kPieces; ++i) step_.load_x(of_x[i], i, x + x_at(step));
+    for (int i = 0; i < kMTiles; ++i) OneStep::load_x(of_x[i], x + i * t_.m_tile_bytes);
   }
 
   /// The small products first.
   __device__ void add_split(std::uint32_t x, std::uint32_t dy, TileSums<Config>& sums) const {
     Dy heads;
     Dy tails;
-    step_.load_dy(heads, dy);
-    step_.load_dy(tails, dy + dy_tail_);
+    OneStep::load_dy(heads, dy, t_.two_dy_chunks);
+    OneStep::load_dy(tails, dy + t_.dy_half_bytes, t_.two_dy_chunks);
 #pragma unroll
-    for (int i = 0; i < kPieces; ++i) {
-      XPiece head;
-      XPiece tail;
-      step_.load_x(head, i, x);
-      step_.load_x(tail, i, x + x_tail_);
-      step_.multiply_piece(tail, i, heads, sums);
-      step_.multiply_piece(head, i, tails, sums);
-      step_.multiply_piece(head, i, heads, sums);
+    for (int i = 0; i < kMTiles; ++i, x += t_.m_tile_bytes) {
+      X head;
+      X tail;
+      OneStep::load_x(head, x);
+      OneStep::load_x(tail, x + t_.x_half_bytes);
+      multiply_tile(tail, heads, sums[i]);
+      multiply_tile(head, tails, sums[i]);
+      multiply_tile(head, heads, sums[i]);
     }
   }
 
@@ -426,9 +398,6 @@ class TapMultiplier {
   int first_step_;
   std::uint32_t x_;
   std::uint32_t dy_;
-  std::uint32_t x_tail_;
-  std::uint32_t dy_tail_;
-  OneStep step_;
 };
 
 template <class Config>
@@ -486,35 +455,18 @@ __device__ void join_parts(float* shared, const WarpRole& role, int parts, int w
 /// rows exist.
 template <class Operand, class Config>
 __device__ void store_sums(const TileSums<Config>& sums, float* target, int stride, int channels) {
-  constexpr int kMTiles = Config::value.m_tiles;
-  constexpr int kNTiles = Config::value.n_tiles;
   const int row = static_cast<int>(threadIdx.x) % 32 / 4;
   const int column = static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
-  for (int i = 0; i < kMTiles; ++i) {
+  for (int i = 0; i < Config::value.m_tiles; ++i) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      if constexpr (std::is_same_v<Operand, Tf32>) {
-        const int ci = 4 * (row + i / 2 * 8) + i % 2 + 2 * half;
-        if (ci >= channels) continue;
+      const int ci = 16 * i + Step<Operand, Config>::channel_of(row + 8 * half);
+      if (ci >= channels) continue;
 #pragma unroll
-        for (int j = 0; j < kNTiles; j += 4) {
-#pragma unroll
-          for (int odd = 0; odd < 2; ++odd) {
-            const int k = 2 * half + odd;
-            *reinterpret_cast<float4*>(target + ci * stride + 4 * (column + odd) + 8 * j) =
-                make_float4(sums[i][j][k], sums[i][j + 1][k], sums[i][j + 2][k],
-                            sums[i][j + 3][k]);
-          }
-        }
-      } else {
-        const int ci = 16 * i + 8 * half + row;
-        if (ci >= channels) continue;
-#pragma unroll
-        for (int j = 0; j < kNTiles; ++j) {
-          *reinterpret_cast<float2*>(target + ci * stride + 8 * j + column) =
-              make_float2(sums[i][j][2 * half], sums[i][j][2 * half + 1]);
-        }
+      for (int j = 0; j < Config::value.n_tiles; ++j) {
+        *reinterpret_cast<float2*>(target + ci * stride + 8 * j + column) =
+            make_float2(sums[i][j][2 * half], sums[i][j][2 * half + 1]);
       }
     }
   }
@@ -528,7 +480,6 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
     weight_gradient_kernel(const tenon::cuda::PreviousKernel previous,
                            const __grid_constant__ WeightGradientArguments arguments) {
   constexpr WeightGradientConfig kConfig = Config::value;
-  constexpr int kRow = OperandTraits<Operand>::kRow;
   // Steps whose products at float32 accuracy are summed before they join the totals: the tensor
   // cores cut digits off at every sum, so that long sums drift.
   constexpr int kStepsOfSum = 16;
@@ -536,66 +487,76 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
   const WeightGradientTiling& t = arguments.tiling;
   const BlockUnit block(t);
   const TapUnit& unit = t.units[block.taps];
+  const int x_chunks = chunks_of<Operand>(t.shape.in_channels, block.in_tile, t.in_channels);
+  const int dy_chunks = chunks_of<Operand>(t.shape.out_channels, block.out_tile, t.out_channels);
+  constexpr int kRow = OperandTraits<Operand>::kRow;
   auto* places = reinterpret_cast<Place*>(shared);
+  const OperandLoader x_loader(arguments.x, places, block.group,
+                               block.in_tile * (t.in_channels / kRow), x_chunks,
+                               t.window_positions(), 16 * t.x_chunk_rows);
+  const OperandLoader dy_loader(arguments.dy, places + t.window_positions(), block.group,
+                                block.out_tile * (t.out_channels / kRow), dy_chunks,
+                                unit.slots * t.positions(), 16 * t.dy_chunk_rows);
   list_places(arguments, unit, places);
   __syncthreads();
   previous.wait();
-
-  const auto chunks_from = [](int channels, int first) {
-    return (channels + kRow - 1) / kRow - first;
-  };
-  const int first_x = block.in_tile * (t.in_channels / kRow);
-  const int first_dy = block.out_tile * (t.out_channels / kRow);
-  const int x_chunks = min(t.x_chunks, chunks_from(t.shape.in_channels, first_x));
-  const int dy_chunks = min(t.dy_chunks, chunks_from(t.shape.out_channels, first_dy));
-  const OperandLoader x_loader(arguments.x, block.group, first_x, x_chunks, places,
-                               t.window_positions());
-  const OperandLoader dy_loader(arguments.dy, block.group, first_dy, dy_chunks,
-                                places + t.window_positions(), unit.slots * t.positions());
   const std::uint32_t ring = shared_address(shared) + t.places_bytes();
-  const int stage_bytes = t.stage_bytes(kConfig.halves());
-  const int dy_offset = t.dy_offset(kConfig.halves());
   const int stages = t.tile.stages;
-  TilePosition ahead(t, block.begin);
-  int next = block.begin;  // the tile at `ahead`
+  const int tiles = t.tiles();
+  const TilePosition step(t, t.splits);
+  TilePosition ahead(t, block.split);
+  int next = block.split;  // the tile at `ahead`
   const auto load = [&](int slot) {
-    if (next < block.end) {
-      const std::uint32_t at = ring + slot * stage_bytes;
-      x_loader.load(at, ahead.image, ahead.row + unit.first_row, ahead.column + unit.first_column);
-      dy_loader.load(at + dy_offset, ahead.image, ahead.row, ahead.column);
-      ahead.advance(t);
-      ++next;
+    if (next < tiles) {
+      const std::uint32_t x = ring + slot * t.stage_bytes(kConfig.halves());
+      const std::uint32_t dy = x + t.dy_offset(kConfig.halves());
+      int item = static_cast<int>(threadIdx.x);
+#pragma unroll
+      for (int half = 0; half < kConfig.halves(); ++half) {
+        item = x_loader.load(x + half * t.x_half_bytes, half, ahead.image,
+                             ahead.row + unit.first_row, ahead.column + unit.first_column, item);
+        item = dy_loader.load(dy + half * t.dy_half_bytes, half, ahead.image, ahead.row,
+                              ahead.column, item);
+      }
+      ahead.advance(t, step);
+      next += t.splits;
     }
     copy_async_commit();
   };
 
   const WarpRole role(t);
-  const int own_chunks = dy_chunks - TapMultiplier<Operand, Config>::first_chunk(role);
-  const bool active = role.tap < unit.taps && own_chunks > 0;
+  const bool active = role.tap < unit.taps && role.out_warp * kConfig.out_channels() <
+                                                  dy_chunks * OperandTraits<Operand>::kRow;
   const TapMultiplier<Operand, Config> multiplier(
-      t, t.taps[unit.first_tap + (active ? role.tap : 0)], role, x_chunks, dy_chunks);
+      t, t.taps[unit.first_tap + (active ? role.tap : 0)], role);
   TileSums<Config> sums;
   [[maybe_unused]] TileSums<Config> totals;
   clear_sums<Config>(sums);
   if constexpr (kConfig.split) clear_sums<Config>(totals);
   [[maybe_unused]] int steps = 0;
 
+  const int loads_in_turn = static_cast<int>(threadIdx.x) / 128 % 2;
   for (int slot = 0; slot < stages - 1; ++slot) load(slot);
   int slot = 0;
-  for (int tile = block.begin; tile < block.end; ++tile) {
+  for (int tile = block.split; tile < tiles; tile += t.splits) {
     copy_async_wait_but(stages - 2);
     __syncthreads();  // the tile is there, and the slot before it free
-    load(slot == 0 ? stages - 1 : slot - 1);
-    if (active) {
-      const std::uint32_t at = ring + slot * stage_bytes;
-      multiplier.add(at, at + dy_offset, sums);
-      if constexpr (kConfig.split) {
-        steps += t.steps;
-        if (steps >= kStepsOfSum) {
-          add_sums<Config>(sums, totals);
-          clear_sums<Config>(sums);
-          steps = 0;
-        }
+    // Half of the warps load first, so that these copies' instructions hide behind products.
+#pragma unroll 1
+    for (int turn = 0; turn < 2; ++turn) {
+      if (turn == loads_in_turn) {
+        load(slot == 0 ? stages - 1 : slot - 1);
+      } else if (active) {
+        const std::uint32_t at = ring + slot * t.stage_bytes(kConfig.halves());
+        multiplier.add(at, at + t.dy_offset(kConfig.halves()), sums);
+      }
+    }
+    if constexpr (kConfig.split) {
+      steps += t.steps;
+      if (steps >= kStepsOfSum) {
+        add_sums<Config>(sums, totals);
+        clear_sums<Config>(sums);
+        steps = 0;
       }
     }
     if (++slot == stages) slot = 0;
@@ -623,10 +584,10 @@ void launch_weight_gradient(const WeightGradientArguments& arguments, int shared
   TENON_CUDA_CHECK(cudaFuncSetAttribute(
       kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
       static_cast<int>(tenon::cuda::properties(device).shared_memory_a_block)));
-  tenon::cuda::launch<kKernel>({static_cast<unsigned>(arguments.tiling.blocks()),
-                                static_cast<unsigned>(arguments.tiling.threads()),
-                                static_cast<std::size_t>(shared_bytes)},
-                               device, arguments);
+  tenon::cuda::launch<kKernel>(
+      {static_cast<unsigned>(arguments.tiling.blocks()),
+       static_cast<unsigned>(arguments.tiling.threads()), static_cast<std::size_t>(shared_bytes)},
+      device, arguments);
 }
 
 /// A row of the table.

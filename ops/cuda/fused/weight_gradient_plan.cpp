@@ -22,16 +22,16 @@ int log2_of(int power) {
 
 /// Appends the unit of `count` taps from `first` of `list`; widens the window to its own.
 void append_unit(WeightGradientTiling& t, const TapList& list, int first, int count) {
-  const auto [row, last_row] = std::minmax_element(
-      list.taps + first, list.taps + first + count,
-      [](const Tap& a, const Tap& b) { return a.row_shift < b.row_shift; });
+  const auto [row, last_row] =
+      std::minmax_element(list.taps + first, list.taps + first + count,
+                          [](const Tap& a, const Tap& b) { return a.row_shift < b.row_shift; });
   const auto [column, last_column] = std::minmax_element(
       list.taps + first, list.taps + first + count,
       [](const Tap& a, const Tap& b) { return a.column_shift < b.column_shift; });
   t.units[t.tap_units++] = {first, count, 0, 0, row->row_shift, column->column_shift};
   t.window_rows = std::max(t.window_rows, t.tile.rows + last_row->row_shift - row->row_shift);
-  t.window_columns = std::max(
-      t.window_columns, t.tile.columns + last_column->column_shift - column->column_shift);
+  t.window_columns =
+      std::max(t.window_columns, t.tile.columns + last_column->column_shift - column->column_shift);
 }
 
 /// Lists what the taps of a unit need; the window is known.
@@ -41,16 +41,17 @@ void list_unit(WeightGradientTiling& t, const TapList& list, TapUnit& unit) {
     if (i == unit.first_tap || tap.phase != list.taps[i - 1].phase) {
       t.phases[unit.first_slot + unit.slots++] = tap.phase;
     }
-    t.taps[i] = {(tap.row_shift - unit.first_row) * t.window_columns + tap.column_shift -
-                     unit.first_column,
-                 unit.slots - 1, tap.kernel};
+    t.taps[i] = {
+        (tap.row_shift - unit.first_row) * t.window_columns + tap.column_shift - unit.first_column,
+        unit.slots - 1, tap.kernel};
   }
   t.most_slots = std::max(t.most_slots, unit.slots);
   t.most_taps = std::max(t.most_taps, unit.taps);
 }
 
-/// Cuts the taps into `count` units of nearly as many.
-void cut_taps(WeightGradientTiling& t, const TapList& list, int count) {
+/// Cuts the taps into `count` units of nearly as many, and finds what they take of shared memory.
+void cut_taps(WeightGradientPlan& plan, const TapList& list, int count) {
+  WeightGradientTiling& t = plan.tiling;
   t.tap_units = 0;
   t.window_rows = t.window_columns = t.most_slots = t.most_taps = 0;
   for (int unit = 0; unit < count; ++unit) {
@@ -63,6 +64,20 @@ void cut_taps(WeightGradientTiling& t, const TapList& list, int count) {
     }
     list_unit(t, list, t.units[unit]);
   }
+  // 4 more than a multiple of 8, so that neighbouring chunks lie on different halves of the banks.
+  const auto padded = [](int rows) { return (rows + 3) / 8 * 8 + 4; };
+  const int row = row_channels(plan.row->operand);
+  const auto chunks = [&](int channels, int most) {
+    return ceil_div(std::min(channels, most), row);
+  };
+  t.x_chunk_rows = padded(t.window_positions());
+  t.dy_chunk_rows = padded(t.most_slots * t.positions());
+  t.m_tile_bytes = 16 * t.x_chunk_rows * (16 / row);
+  t.two_dy_chunks = 2 * 16 * t.dy_chunk_rows;
+  t.x_half_bytes = 16 * chunks(t.shape.in_channels, t.in_channels) * t.x_chunk_rows;
+  t.dy_half_bytes = 16 * chunks(t.shape.out_channels, t.out_channels) * t.dy_chunk_rows;
+  t.x_read_bytes = 16 * t.in_channels / row * t.x_chunk_rows;
+  t.dy_read_bytes = 16 * t.out_channels / row * t.dy_chunk_rows;
 }
 
 // ---- splits ----------------------------------------------------------------------------------
@@ -92,9 +107,9 @@ int choose_splits(const WeightGradientPlan& plan, const WeightGradientTarget& ta
   const WeightGradientTiling& t = plan.tiling;
   const int resident = resident_blocks(plan, target);
   const std::int64_t units = std::int64_t{t.channel_units()} * t.tap_units;
-  const std::int64_t most =
-      std::min<std::int64_t>({t.tiles(), std::max<std::int64_t>(1, kMostFloats / t.split_floats()),
-                              std::max<std::int64_t>(1, 4 * resident * target.multiprocessors / units)});
+  const std::int64_t most = std::min<std::int64_t>(
+      {t.tiles(), std::max<std::int64_t>(1, kMostFloats / t.split_floats()),
+       std::max<std::int64_t>(1, 4 * resident * target.multiprocessors / units)});
   int best = 1;
   double best_time = time_of(plan, 1, resident, target.multiprocessors);
   for (int splits = 2; splits <= most; ++splits) {
@@ -125,23 +140,20 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
   t = {};
   t.shape = shape;
   t.tile = tile;
-  const int channels = row_channels(row.operand);
   t.in_channels = config.in_channels();
   t.out_channels = config.out_channels() * tile.out_warps;
   t.in_tiles = ceil_div(shape.in_channels, t.in_channels);
   t.out_tiles = ceil_div(shape.out_channels, t.out_channels);
-  t.x_chunks = ceil_div(std::min(shape.in_channels, t.in_channels), channels);
-  t.dy_chunks = ceil_div(std::min(shape.out_channels, t.out_channels), channels);
   // Phase 0 has the most outputs.
   t.row_tiles = ceil_div(shape.rows.output_count(0), tile.rows);
   t.column_tiles = ceil_div(shape.columns.output_count(0), tile.columns);
-  const TapList list =
-      list_taps(shape.rows, shape.columns, static_cast<int>(shape.rows.stride), 0);
+  const TapList list = list_taps(shape.rows, shape.columns, static_cast<int>(shape.rows.stride), 0);
   t.tap_count = list.count;
   const int most_taps = config.warps / (tile.out_warps * tile.parts);
   if (most_taps == 0) return false;
   int units = ceil_div(list.count, most_taps);
-  for (cut_taps(t, list, units); plan.shared_bytes() > target.shared_bytes; cut_taps(t, list, units)) {
+  for (cut_taps(plan, list, units); plan.shared_bytes() > target.shared_bytes;
+       cut_taps(plan, list, units)) {
     if (++units > list.count) return false;
   }
   const int step = row.operand == OperandKind::Tf32 ? 8 : 16;
@@ -165,7 +177,9 @@ WeightGradientPlan plan_weight_gradient(const WeightGradientProblem& problem,
     if (row.operand != problem.operand || row.config.split != problem.split) continue;
     for (const int columns : {16, 8}) {
       for (int stages = 4; stages >= 2; --stages) {
-        if (make_weight_gradient_plan(problem, target, row, {columns == 16 ? 2 : 4, columns, stages, 1, 1}, 0, plan)) return plan;
+        if (make_weight_gradient_plan(problem, target, row,
+                                      {columns == 16 ? 2 : 4, columns, stages, 1, 1}, 0, plan))
+          return plan;
       }
     }
   }

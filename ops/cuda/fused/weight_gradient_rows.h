@@ -10,28 +10,28 @@
 
 namespace tenon::ops::cuda {
 
-/// An operand's rows of channels in memory, and how they are laid out in shared memory.
+/// An operand's rows of channels in memory.
 struct OperandSource {
   const char* data;
   std::int64_t group_bytes;  ///< from one group to the next
   std::int64_t half_bytes;
   std::int64_t chunk_bytes;
   std::int64_t image_bytes;
-  int halves;
   int height;  ///< of a phase
   int width;
-  int shared_chunk_bytes;
 
-  OperandSource(const ChannelRows& rows, int shared_chunk_rows)
+  explicit OperandSource(const ChannelRows& rows)
       : data(static_cast<const char*>(rows.data)),
         group_bytes(rows.bytes() / rows.groups),
         half_bytes(group_bytes / rows.halves),
         chunk_bytes(16 * rows.chunk_rows()),
         image_bytes(16 * rows.image_rows()),
-        halves(rows.halves),
         height(rows.rows),
-        width(rows.columns),
-        shared_chunk_bytes(16 * shared_chunk_rows) {}
+        width(rows.columns) {}
+
+  TENON_HOST_DEVICE const char* chunk(int group, int index) const {
+    return data + group * group_bytes + index * chunk_bytes;
+  }
 };
 
 /// The kernels' one argument.

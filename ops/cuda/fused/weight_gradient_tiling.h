@@ -64,7 +64,7 @@ struct WeightGradientTiling {
   int tap_units;
   int tap_count;
   int most_taps;  ///< of a unit
-  int in_tiles;  ///< of one group's input channels
+  int in_tiles;   ///< of one group's input channels
   int out_tiles;
   int in_channels;   ///< of a tile
   int out_channels;  ///< of a tile: of all `out_warps`
@@ -73,8 +73,14 @@ struct WeightGradientTiling {
   int window_rows;  ///< of x, for the widest unit
   int window_columns;
   int most_slots;
-  int x_chunks;  ///< of a tile, without halves
-  int dy_chunks;
+  int x_chunk_rows;  ///< rows of 16 bytes from one chunk to the next in shared memory
+  int dy_chunk_rows;
+  int m_tile_bytes;   ///< of x in shared memory, from 16 channels to the next
+  int two_dy_chunks;  ///< bytes from a chunk to the next but one
+  int x_half_bytes;   ///< of a stage, for heads or tails alone
+  int dy_half_bytes;
+  int x_read_bytes;  ///< the same with all chunks of a tile, be they there or not
+  int dy_read_bytes;
   int splits;
   // How a warp steps through a tile: step s begins at window position
   // (s >> step_shift)·step_row + (s & step_mask)·(positions of a step).
@@ -91,24 +97,21 @@ struct WeightGradientTiling {
   TENON_HOST_DEVICE int positions() const { return tile.rows * tile.columns; }
   TENON_HOST_DEVICE int window_positions() const { return window_rows * window_columns; }
 
-  /// Rows of 16 bytes from one chunk to the next in shared memory: 4 more than a multiple of 8, so
-  /// that the four positions of two chunks that lanes read at once fall on different banks.
-  TENON_HOST_DEVICE static int padded(int rows) { return (rows + 3) / 8 * 8 + 4; }
-  TENON_HOST_DEVICE int x_chunk_rows() const { return padded(window_positions()); }
-  TENON_HOST_DEVICE int dy_chunk_rows() const { return padded(most_slots * positions()); }
-  /// Bytes that a slot of the ring takes, and where dy begins in it.
-  TENON_HOST_DEVICE int dy_offset(int halves) const {
-    return 16 * halves * x_chunks * x_chunk_rows();
-  }
+  /// Bytes that a stage takes, and where dy begins in it.
+  TENON_HOST_DEVICE int dy_offset(int halves) const { return halves * x_half_bytes; }
   TENON_HOST_DEVICE int stage_bytes(int halves) const {
-    return dy_offset(halves) + 16 * halves * dy_chunks * dy_chunk_rows();
+    return dy_offset(halves) + halves * dy_half_bytes;
   }
   /// The lists of places (weight_gradient.cuh) come first in shared memory.
   TENON_HOST_DEVICE int places_bytes() const {
     return (8 * (window_positions() + most_slots * positions()) + 127) / 128 * 128;
   }
+  /// Warps read all chunks of their tiles, of which those that exist are filled.
   TENON_HOST_DEVICE int shared_bytes(int halves) const {
-    return places_bytes() + tile.stages * stage_bytes(halves);
+    const int x_end = (halves - 1) * x_half_bytes + x_read_bytes;
+    const int dy_end = stage_bytes(halves) - dy_half_bytes + dy_read_bytes;
+    const int last = x_end > dy_end ? x_end : dy_end;
+    return places_bytes() + (tile.stages - 1) * stage_bytes(halves) + last;
   }
 
   /// Floats of the workspace: [split][unit of channels][tap][ci of the tile][co of the tile].
