@@ -247,7 +247,7 @@ std::string describe(const WeightGradientPlan& plan) {
   const WeightGradientTile& tile = plan.tiling.tile;
   const ops::cuda::WeightGradientConfig& config = plan.row->config;
   std::ostringstream out;
-  out << 16 * config.m_tiles << " x " << 8 * config.n_tiles << " by " << config.warps
+  out << 16 * config.m_tiles << " x " << 8 * config.n_tiles << " by " << config.consumers
       << " warps; tile " << tile.rows << " x " << tile.columns << ", " << tile.stages
       << " stages, " << tile.out_warps << " x " << tile.parts << " warps a tap, "
       << plan.tiling.tap_units << " tap units, " << plan.tiling.splits << " splits";

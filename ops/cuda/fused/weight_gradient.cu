@@ -6,8 +6,8 @@
 namespace tenon::ops::cuda {
 namespace {
 
-template <int kMTiles, int kNTiles, int kWarps, bool kSplit = false>
-using Config = StaticWeightGradientConfig<kMTiles, kNTiles, kWarps, kSplit>;
+template <int kMTiles, int kNTiles, int kConsumers, int kProducers, bool kSplit = false>
+using Config = StaticWeightGradientConfig<kMTiles, kNTiles, kConsumers, kProducers, kSplit>;
 
 // ---- the sum over splits ---------------------------------------------------------------------
 
@@ -80,14 +80,14 @@ void sum_splits(const WeightGradientTiling& t, const float* workspace, float* gr
 
 std::span<const WeightGradientRow> weight_gradient_rows() {
   static constexpr std::array kRows{
-      weight_gradient_row<Tf32, Config<4, 4, 18>>(OperandKind::Tf32),
-      weight_gradient_row<Tf32, Config<4, 4, 16>>(OperandKind::Tf32),
-      weight_gradient_row<Tf32, Config<4, 8, 8>>(OperandKind::Tf32),
-      weight_gradient_row<Tf32, Config<4, 4, 8, true>>(OperandKind::Tf32),
-      weight_gradient_row<__nv_bfloat16, Config<4, 4, 18>>(OperandKind::BFloat16),
-      weight_gradient_row<__nv_bfloat16, Config<4, 4, 16>>(OperandKind::BFloat16),
-      weight_gradient_row<__nv_bfloat16, Config<4, 8, 8>>(OperandKind::BFloat16),
-      weight_gradient_row<__half, Config<4, 4, 16>>(OperandKind::Float16),
+      weight_gradient_row<Tf32, Config<4, 4, 18, 2>>(OperandKind::Tf32),
+      weight_gradient_row<Tf32, Config<4, 4, 16, 4>>(OperandKind::Tf32),
+      weight_gradient_row<Tf32, Config<4, 8, 9, 3>>(OperandKind::Tf32),
+      weight_gradient_row<Tf32, Config<4, 4, 9, 3, true>>(OperandKind::Tf32),
+      weight_gradient_row<__nv_bfloat16, Config<4, 4, 18, 2>>(OperandKind::BFloat16),
+      weight_gradient_row<__nv_bfloat16, Config<4, 4, 16, 4>>(OperandKind::BFloat16),
+      weight_gradient_row<__nv_bfloat16, Config<4, 8, 9, 3>>(OperandKind::BFloat16),
+      weight_gradient_row<__half, Config<4, 4, 18, 2>>(OperandKind::Float16),
   };
   return kRows;
 }

@@ -1,7 +1,8 @@
 // The weight gradient's kernel: see weight_gradient_tiling.h for what blocks and warps do.
 //
-// All threads fill a ring of tiles in shared memory by asynchronous copies of rows of 16 bytes,
-// [half][chunk of channels][position], zeros where a window reaches beyond an image. A tap is an
+// Producer warps fill a ring of tiles in shared memory by asynchronous copies of rows of 16 bytes,
+// [half][chunk of channels][position], zeros where a window reaches beyond an image; consumer warps
+// multiply. A tap is an
 // offset in the window of x, no more, so that the same code serves every geometry. Positions are
 // what is summed over: fragments of the tensor cores are read from rows across, four channels of a
 // position at a time in TF32, by transposing loads in 16 bits.
@@ -14,9 +15,9 @@
 
 namespace tenon::ops::cuda {
 
-template <int kMTiles, int kNTiles, int kWarps, bool kSplit>
+template <int kMTiles, int kNTiles, int kConsumers, int kProducers, bool kSplit>
 struct StaticWeightGradientConfig {
-  static constexpr WeightGradientConfig value{kMTiles, kNTiles, kWarps, kSplit};
+  static constexpr WeightGradientConfig value{kMTiles, kNTiles, kConsumers, kProducers, kSplit};
 };
 
 // ---- instructions ----------------------------------------------------------------------------
@@ -27,17 +28,10 @@ __device__ inline void copy_async_or_zero(std::uint32_t shared, const void* glob
                "r"(copy ? 16 : 0)
                : "memory");
 }
-/// Ends a group of copies that this thread started, which may be empty.
-__device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/// Waits until at most `pending` of this thread's groups are under way: 0, 1 or 2.
-__device__ inline void copy_async_wait_but(int pending) {
-  if (pending >= 2) {
-    asm volatile("cp.async.wait_group 2;" ::: "memory");
-  } else if (pending == 1) {
-    asm volatile("cp.async.wait_group 1;" ::: "memory");
-  } else {
-    asm volatile("cp.async.wait_group 0;" ::: "memory");
-  }
+/// Arrives at `barrier` once all copies are there that this thread has started.
+__device__ inline void arrive_with_copies(PipelineBarrier& barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier.address())
+               : "memory");
 }
 
 __device__ inline std::uint32_t load_word(std::uint32_t address) {
@@ -147,13 +141,14 @@ struct OperandLoader {
         reciprocal(0xffffffffU / position_count + 1) {}
 
   /// Starts the copies of the tile whose first position is (row, column) of `image`, to `shared`,
-  /// those of number `item` and every blockDim.x-th from there on; returns the next number.
+  /// those of number `item` and every kThreads-th from there on; returns the next number.
+  template <int kThreads>
   __device__ int load(std::uint32_t shared, int half, int image, int row, int column,
                       int item) const {
     const char* base = data + half * operand.half_bytes + image * operand.image_bytes +
                        16 * (static_cast<std::int64_t>(row) * operand.width + column);
     const int items = (chunks + kTogether - 1) / kTogether * positions;
-    for (; item < items; item += static_cast<int>(blockDim.x)) {
+    for (; item < items; item += kThreads) {
       const int first = positions == 1 ? item : static_cast<int>(__umulhi(item, reciprocal));
       const int position = item - first * positions;
       const int chunk = first * kTogether;
@@ -280,14 +275,14 @@ struct Step<Tf32, Config> {
   }
 };
 
-/// The part of a warp in a block: which tap and co it sums for, and how it steps through tiles.
+/// The part of a consumer warp in a block: which tap and co it sums for, and how it steps through
+/// tiles.
 struct WarpRole {
   int tap;       // within the unit
   int out_warp;  // tile of co within the block's
   int part;
 
-  __device__ explicit WarpRole(const WeightGradientTiling& t) {
-    const int warp = static_cast<int>(threadIdx.x) / 32;
+  __device__ WarpRole(const WeightGradientTiling& t, int warp) {
     tap = warp % t.most_taps;
     out_warp = warp / t.most_taps % t.tile.out_warps;
     part = warp / t.most_taps / t.tile.out_warps;
@@ -428,20 +423,19 @@ __device__ void add_sums(const TileSums<Config>& sums, TileSums<Config>& totals)
 /// Adds the sums of the parts beyond the first to those of the first, one part after the other,
 /// through shared memory, which nothing else uses any more.
 template <class Config>
-__device__ void join_parts(float* shared, const WarpRole& role, int parts, int warps,
+__device__ void join_parts(float* shared, const WarpRole& role, const WeightGradientTiling& t,
                            TileSums<Config>& sums) {
   constexpr int kSums = 4 * Config::value.m_tiles * Config::value.n_tiles;
-  const int warp = static_cast<int>(threadIdx.x) / 32 % warps;
-  float* own = shared + warp * kSums * 32 + threadIdx.x % 32;
-  for (int part = 1; part < parts; ++part) {
-    __syncthreads();
+  float* own = shared + (role.out_warp * t.most_taps + role.tap) * kSums * 32 + threadIdx.x % 32;
+  for (int part = 1; part < t.tile.parts; ++part) {
+    named_barrier_wait(1, 32 * t.consumers());
     if (role.part == part) {
 #pragma unroll
       for (int i = 0; i < kSums; ++i) {
         own[32 * i] = sums[i / 4 / Config::value.n_tiles][i / 4 % Config::value.n_tiles][i % 4];
       }
     }
-    __syncthreads();
+    named_barrier_wait(1, 32 * t.consumers());
     if (role.part == 0) {
 #pragma unroll
       for (int i = 0; i < kSums; ++i) {
@@ -474,83 +468,101 @@ __device__ void store_sums(const TileSums<Config>& sums, float* target, int stri
 
 // ---- kernel ----------------------------------------------------------------------------------
 
-/// Runs by t.blocks() blocks of t.threads() threads with t.shared_bytes() of dynamic shared memory.
+/// What both kinds of warps know of their block.
 template <class Operand, class Config>
-__global__ void __launch_bounds__(Config::value.threads(), 1)
-    weight_gradient_kernel(const tenon::cuda::PreviousKernel previous,
-                           const __grid_constant__ WeightGradientArguments arguments) {
+struct BlockView {
+  static constexpr int kRow = OperandTraits<Operand>::kRow;
+
+  const WeightGradientArguments& arguments;
+  const WeightGradientTiling& t;
+  const BlockUnit block;
+  const TapUnit& unit;
+  char* shared;
+  int x_chunks;
+  int dy_chunks;
+
+  __device__ BlockView(const WeightGradientArguments& all, char* memory)
+      : arguments(all),
+        t(all.tiling),
+        block(all.tiling),
+        unit(all.tiling.units[block.taps]),
+        shared(memory),
+        x_chunks(chunks_of<Operand>(t.shape.in_channels, block.in_tile, t.in_channels)),
+        dy_chunks(chunks_of<Operand>(t.shape.out_channels, block.out_tile, t.out_channels)) {}
+
+  __device__ PipelineBarrier* full() const { return reinterpret_cast<PipelineBarrier*>(shared); }
+  __device__ PipelineBarrier* empty() const { return full() + kMostStages; }
+  __device__ Place* places() const {
+    return reinterpret_cast<Place*>(shared + WeightGradientTiling::kBarrierBytes);
+  }
+  __device__ char* ring() const { return shared + t.ring_offset(); }
+  __device__ std::uint32_t stage(int slot) const {
+    return shared_address(ring()) + slot * t.stage_bytes(Config::value.halves());
+  }
+};
+
+template <class Operand, class Config>
+__device__ void produce(const BlockView<Operand, Config>& view) {
+  constexpr int kThreads = 32 * Config::value.producers;
+  constexpr int kRow = OperandTraits<Operand>::kRow;
+  const WeightGradientTiling& t = view.t;
+  const WeightGradientArguments& arguments = view.arguments;
+  const OperandLoader x_loader(arguments.x, view.places(), view.block.group,
+                               view.block.in_tile * (t.in_channels / kRow), view.x_chunks,
+                               t.window_positions(), 16 * t.x_chunk_rows);
+  const OperandLoader dy_loader(arguments.dy, view.places() + t.window_positions(),
+                                view.block.group, view.block.out_tile * (t.out_channels / kRow),
+                                view.dy_chunks, view.unit.slots * t.positions(),
+                                16 * t.dy_chunk_rows);
+  const TilePosition step(t, t.splits);
+  TilePosition tile(t, view.block.split);
+  RingPosition ring{0, 1};  // all slots are empty at first
+  for (int number = view.block.split; number < t.tiles(); number += t.splits) {
+    view.empty()[ring.slot].wait(ring.parity);
+    const std::uint32_t x = view.stage(ring.slot);
+    const std::uint32_t dy = x + t.dy_offset(Config::value.halves());
+    int item = static_cast<int>(threadIdx.x);
+#pragma unroll
+    for (int half = 0; half < Config::value.halves(); ++half) {
+      item = x_loader.template load<kThreads>(x + half * t.x_half_bytes, half, tile.image,
+                                              tile.row + view.unit.first_row,
+                                              tile.column + view.unit.first_column, item);
+      item = dy_loader.template load<kThreads>(dy + half * t.dy_half_bytes, half, tile.image,
+                                               tile.row, tile.column, item);
+    }
+    arrive_with_copies(view.full()[ring.slot]);
+    tile.advance(t, step);
+    ring.advance(t.tile.stages);
+  }
+}
+
+template <class Operand, class Config>
+__device__ void consume(const BlockView<Operand, Config>& view) {
   constexpr WeightGradientConfig kConfig = Config::value;
   // Steps whose products at float32 accuracy are summed before they join the totals: the tensor
   // cores cut digits off at every sum, so that long sums drift.
   constexpr int kStepsOfSum = 16;
-  extern __shared__ __align__(128) char shared[];
-  const WeightGradientTiling& t = arguments.tiling;
-  const BlockUnit block(t);
-  const TapUnit& unit = t.units[block.taps];
-  const int x_chunks = chunks_of<Operand>(t.shape.in_channels, block.in_tile, t.in_channels);
-  const int dy_chunks = chunks_of<Operand>(t.shape.out_channels, block.out_tile, t.out_channels);
-  constexpr int kRow = OperandTraits<Operand>::kRow;
-  auto* places = reinterpret_cast<Place*>(shared);
-  const OperandLoader x_loader(arguments.x, places, block.group,
-                               block.in_tile * (t.in_channels / kRow), x_chunks,
-                               t.window_positions(), 16 * t.x_chunk_rows);
-  const OperandLoader dy_loader(arguments.dy, places + t.window_positions(), block.group,
-                                block.out_tile * (t.out_channels / kRow), dy_chunks,
-                                unit.slots * t.positions(), 16 * t.dy_chunk_rows);
-  list_places(arguments, unit, places);
-  __syncthreads();
-  previous.wait();
-  const std::uint32_t ring = shared_address(shared) + t.places_bytes();
-  const int stages = t.tile.stages;
-  const int tiles = t.tiles();
-  const TilePosition step(t, t.splits);
-  TilePosition ahead(t, block.split);
-  int next = block.split;  // the tile at `ahead`
-  const auto load = [&](int slot) {
-    if (next < tiles) {
-      const std::uint32_t x = ring + slot * t.stage_bytes(kConfig.halves());
-      const std::uint32_t dy = x + t.dy_offset(kConfig.halves());
-      int item = static_cast<int>(threadIdx.x);
-#pragma unroll
-      for (int half = 0; half < kConfig.halves(); ++half) {
-        item = x_loader.load(x + half * t.x_half_bytes, half, ahead.image,
-                             ahead.row + unit.first_row, ahead.column + unit.first_column, item);
-        item = dy_loader.load(dy + half * t.dy_half_bytes, half, ahead.image, ahead.row,
-                              ahead.column, item);
-      }
-      ahead.advance(t, step);
-      next += t.splits;
-    }
-    copy_async_commit();
-  };
-
-  const WarpRole role(t);
-  const bool active = role.tap < unit.taps && role.out_warp * kConfig.out_channels() <
-                                                  dy_chunks * OperandTraits<Operand>::kRow;
+  const WeightGradientTiling& t = view.t;
+  const WarpRole role(t, static_cast<int>(threadIdx.x) / 32 - kConfig.producers);
+  const bool active =
+      role.tap < view.unit.taps &&
+      role.out_warp * kConfig.out_channels() < view.dy_chunks * OperandTraits<Operand>::kRow;
   const TapMultiplier<Operand, Config> multiplier(
-      t, t.taps[unit.first_tap + (active ? role.tap : 0)], role);
+      t, t.taps[view.unit.first_tap + (active ? role.tap : 0)], role);
   TileSums<Config> sums;
   [[maybe_unused]] TileSums<Config> totals;
   clear_sums<Config>(sums);
   if constexpr (kConfig.split) clear_sums<Config>(totals);
   [[maybe_unused]] int steps = 0;
-
-  const int loads_in_turn = static_cast<int>(threadIdx.x) / 128 % 2;
-  for (int slot = 0; slot < stages - 1; ++slot) load(slot);
-  int slot = 0;
-  for (int tile = block.split; tile < tiles; tile += t.splits) {
-    copy_async_wait_but(stages - 2);
-    __syncthreads();  // the tile is there, and the slot before it free
-    // Half of the warps load first, so that these copies' instructions hide behind products.
-#pragma unroll 1
-    for (int turn = 0; turn < 2; ++turn) {
-      if (turn == loads_in_turn) {
-        load(slot == 0 ? stages - 1 : slot - 1);
-      } else if (active) {
-        const std::uint32_t at = ring + slot * t.stage_bytes(kConfig.halves());
-        multiplier.add(at, at + t.dy_offset(kConfig.halves()), sums);
-      }
+  RingPosition ring;
+  for (int number = view.block.split; number < t.tiles(); number += t.splits) {
+    view.full()[ring.slot].wait(ring.parity);
+    if (active) {
+      const std::uint32_t x = view.stage(ring.slot);
+      multiplier.add(x, x + t.dy_offset(kConfig.halves()), sums);
     }
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) view.empty()[ring.slot].arrive();
     if constexpr (kConfig.split) {
       steps += t.steps;
       if (steps >= kStepsOfSum) {
@@ -559,20 +571,41 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
         steps = 0;
       }
     }
-    if (++slot == stages) slot = 0;
+    ring.advance(t.tile.stages);
   }
-  if constexpr (kConfig.split) {
-    add_sums<Config>(totals, sums);
-  }
-  copy_async_wait();
-  join_parts<Config>(reinterpret_cast<float*>(shared + t.places_bytes()), role, t.tile.parts,
-                     t.most_taps * t.tile.out_warps, sums);
+  if constexpr (kConfig.split) add_sums<Config>(totals, sums);
+  join_parts<Config>(reinterpret_cast<float*>(view.ring()), role, t, sums);
   if (!active || role.part != 0) return;
-  float* target = arguments.workspace + block.split * t.split_floats() +
-                  (block.channels * t.tap_count + unit.first_tap + role.tap) * t.tap_floats() +
-                  role.out_warp * kConfig.out_channels();
+  float* target =
+      view.arguments.workspace + view.block.split * t.split_floats() +
+      (view.block.channels * t.tap_count + view.unit.first_tap + role.tap) * t.tap_floats() +
+      role.out_warp * kConfig.out_channels();
   store_sums<Operand, Config>(sums, target, t.out_channels,
-                              t.shape.in_channels - block.in_tile * t.in_channels);
+                              t.shape.in_channels - view.block.in_tile * t.in_channels);
+}
+
+/// Runs by t.blocks() blocks of t.threads(config) threads with t.shared_bytes() of dynamic shared
+/// memory.
+template <class Operand, class Config>
+__global__ void __launch_bounds__(Config::value.threads(), 1)
+    weight_gradient_kernel(const tenon::cuda::PreviousKernel previous,
+                           const __grid_constant__ WeightGradientArguments arguments) {
+  extern __shared__ __align__(128) char shared[];
+  const BlockView<Operand, Config> view(arguments, shared);
+  list_places(arguments, view.unit, view.places());
+  if (threadIdx.x == 0) {
+    for (int slot = 0; slot < view.t.tile.stages; ++slot) {
+      view.full()[slot].init(32 * Config::value.producers);
+      view.empty()[slot].init(view.t.consumers());
+    }
+  }
+  __syncthreads();
+  previous.wait();
+  if (threadIdx.x < 32 * Config::value.producers) {
+    produce(view);
+  } else {
+    consume(view);
+  }
 }
 
 template <class Operand, class Config>
@@ -584,10 +617,10 @@ void launch_weight_gradient(const WeightGradientArguments& arguments, int shared
   TENON_CUDA_CHECK(cudaFuncSetAttribute(
       kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
       static_cast<int>(tenon::cuda::properties(device).shared_memory_a_block)));
-  tenon::cuda::launch<kKernel>(
-      {static_cast<unsigned>(arguments.tiling.blocks()),
-       static_cast<unsigned>(arguments.tiling.threads()), static_cast<std::size_t>(shared_bytes)},
-      device, arguments);
+  tenon::cuda::launch<kKernel>({static_cast<unsigned>(arguments.tiling.blocks()),
+                                static_cast<unsigned>(arguments.tiling.threads(Config::value)),
+                                static_cast<std::size_t>(shared_bytes)},
+                               device, arguments);
 }
 
 /// A row of the table.

@@ -84,8 +84,7 @@ void cut_taps(WeightGradientPlan& plan, const TapList& list, int count) {
 
 /// Blocks of the plan that a multiprocessor holds at once, of which none has threads for itself.
 int resident_blocks(const WeightGradientPlan& plan, const WeightGradientTarget& target) {
-  // The kernels' registers allow for config.warps warps.
-  const int by_warps = plan.row->config.threads() / plan.tiling.threads();
+  const int by_warps = plan.row->config.threads() / plan.tiling.threads(plan.row->config);
   const int by_shared = (target.shared_bytes + 1024) / (plan.shared_bytes() + 1024);
   return std::clamp(std::min(by_warps, by_shared), 1, 4);
 }
@@ -149,7 +148,7 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
   t.column_tiles = ceil_div(shape.columns.output_count(0), tile.columns);
   const TapList list = list_taps(shape.rows, shape.columns, static_cast<int>(shape.rows.stride), 0);
   t.tap_count = list.count;
-  const int most_taps = config.warps / (tile.out_warps * tile.parts);
+  const int most_taps = config.consumers / (tile.out_warps * tile.parts);
   if (most_taps == 0) return false;
   int units = ceil_div(list.count, most_taps);
   for (cut_taps(plan, list, units); plan.shared_bytes() > target.shared_bytes;
@@ -163,7 +162,7 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
   t.step_mask = steps_of_row - 1;
   t.step_row = tile.columns < step ? 2 * t.window_columns : t.window_columns;
   t.second = tile.columns < step ? t.window_columns : 8;
-  const int joined_bytes = t.threads() / tile.parts * config.m_tiles * config.n_tiles * 16;
+  const int joined_bytes = 32 * t.consumers() / tile.parts * config.m_tiles * config.n_tiles * 16;
   if (tile.parts > 1 && joined_bytes > tile.stages * t.stage_bytes(config.halves())) return false;
   t.splits = 1;
   t.splits = splits > 0 ? splits : choose_splits(plan, target);

@@ -17,22 +17,26 @@ namespace tenon::ops::cuda {
 
 /// What a kernel is compiled for.
 struct WeightGradientConfig {
-  int m_tiles;  ///< of 16 input channels, that a warp sums for: 2 or 4
-  int n_tiles;  ///< of 8 output channels: 4 or 8
-  int warps;    ///< of a block, at most
-  bool split;   ///< float32 accuracy by three products of TF32 heads and tails
+  int m_tiles;    ///< of 16 input channels, that a warp sums for: 2 or 4
+  int n_tiles;    ///< of 8 output channels: 4 or 8
+  int consumers;  ///< warps of a block that multiply, at most
+  int producers;  ///< warps that fill shared memory
+  bool split;     ///< float32 accuracy by three products of TF32 heads and tails
 
   constexpr int in_channels() const { return 16 * m_tiles; }
   constexpr int out_channels() const { return 8 * n_tiles; }
-  constexpr int threads() const { return 32 * warps; }
+  constexpr int threads() const { return 32 * (consumers + producers); }
   constexpr int halves() const { return split ? 2 : 1; }
 };
+
+/// Of the ring of tiles in shared memory.
+inline constexpr int kMostStages = 4;
 
 /// What a kernel is launched with.
 struct WeightGradientTile {
   int rows;     ///< of q
   int columns;  ///< 8, or a multiple of 16 that is a power of 2
-  int stages;   ///< of the ring of tiles in shared memory: 2 to 4
+  int stages;   ///< 2 to kMostStages
   int out_warps;
   int parts;
 };
@@ -92,7 +96,10 @@ struct WeightGradientTiling {
 
   TENON_HOST_DEVICE int channel_units() const { return shape.groups * in_tiles * out_tiles; }
   TENON_HOST_DEVICE int blocks() const { return channel_units() * tap_units * splits; }
-  TENON_HOST_DEVICE int threads() const { return 32 * most_taps * tile.out_warps * tile.parts; }
+  TENON_HOST_DEVICE int consumers() const { return most_taps * tile.out_warps * tile.parts; }
+  TENON_HOST_DEVICE int threads(const WeightGradientConfig& config) const {
+    return 32 * (consumers() + config.producers);
+  }
   TENON_HOST_DEVICE int tiles() const { return shape.images * row_tiles * column_tiles; }
   TENON_HOST_DEVICE int positions() const { return tile.rows * tile.columns; }
   TENON_HOST_DEVICE int window_positions() const { return window_rows * window_columns; }
@@ -102,16 +109,17 @@ struct WeightGradientTiling {
   TENON_HOST_DEVICE int stage_bytes(int halves) const {
     return dy_offset(halves) + halves * dy_half_bytes;
   }
-  /// The lists of places (weight_gradient.cuh) come first in shared memory.
-  TENON_HOST_DEVICE int places_bytes() const {
-    return (8 * (window_positions() + most_slots * positions()) + 127) / 128 * 128;
+  /// The barriers and the lists of places (weight_gradient.cuh) come first in shared memory.
+  static constexpr int kBarrierBytes = 16 * kMostStages;
+  TENON_HOST_DEVICE int ring_offset() const {
+    return (kBarrierBytes + 8 * (window_positions() + most_slots * positions()) + 127) / 128 * 128;
   }
   /// Warps read all chunks of their tiles, of which those that exist are filled.
   TENON_HOST_DEVICE int shared_bytes(int halves) const {
     const int x_end = (halves - 1) * x_half_bytes + x_read_bytes;
     const int dy_end = stage_bytes(halves) - dy_half_bytes + dy_read_bytes;
     const int last = x_end > dy_end ? x_end : dy_end;
-    return places_bytes() + (tile.stages - 1) * stage_bytes(halves) + last;
+    return ring_offset() + (tile.stages - 1) * stage_bytes(halves) + last;
   }
 
   /// Floats of the workspace: [split][unit of channels][tap][ci of the tile][co of the tile].
