@@ -11,82 +11,135 @@ using Config = StaticWeightGradientConfig<kMTiles, kNTiles, kConsumers, kProduce
 
 // ---- the sum over splits ---------------------------------------------------------------------
 
-constexpr int kLanes = 32;  // output channels of a block
-constexpr int kWarps = 8;
+constexpr int kThreads = 256;
+constexpr int kChannels = 32;          // output channels of a block
+constexpr int kFours = kChannels / 4;  // of neighbouring output channels
+constexpr int kMostInputs = 4;         // input channels of a block
+constexpr int kTogether = 4;           // sums that a thread forms at once
 
-/// Adds the splits up in a fixed order. A block has 32 co of one ci and a range of the taps; with
-/// kWarps `parts` each warp adds every kWarps-th split of one tap, with one part all of them, of
-/// every kWarps-th tap. Blocks: ci of all groups, tiles of co, ranges of taps.
-__global__ void __launch_bounds__(kLanes* kWarps)
+__device__ inline void add_to(float4& sum, const float4& value) {
+  sum.x += value.x;
+  sum.y += value.y;
+  sum.z += value.z;
+  sum.w += value.w;
+}
+
+/// How sum_splits_kernel is launched: a block has `inputs` neighbouring ci, kChannels co and a
+/// range of the taps, and `parts` threads share the splits of a sum.
+struct SplitSums {
+  int inputs;
+  int parts;
+  int tap_ranges;
+};
+
+/// Adds the splits up in a fixed order. Blocks: ci of all groups, tiles of co, ranges of taps.
+__global__ void __launch_bounds__(kThreads)
     sum_splits_kernel(const tenon::cuda::PreviousKernel previous, const float* workspace,
-                      float* gradient, const __grid_constant__ WeightGradientTiling t, int parts,
-                      bool add) {
-  __shared__ float partial[kWarps][kLanes];
-  __shared__ float results[kLanes * kMostTaps];
-  const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  const int warp = static_cast<int>(threadIdx.x) / kLanes;
-  const int group = static_cast<int>(blockIdx.x) / t.shape.in_channels;
-  const int ci = static_cast<int>(blockIdx.x) % t.shape.in_channels;
-  const int co = static_cast<int>(blockIdx.y) * kLanes;
-  const int unit = (group * t.in_tiles + ci / t.in_channels) * t.out_tiles + co / t.out_channels;
-  const int first_tap = static_cast<int>(blockIdx.z * t.tap_count / gridDim.z);
-  const int taps = static_cast<int>((blockIdx.z + 1) * t.tap_count / gridDim.z) - first_tap;
-  const int at_once = kWarps / parts;
+                      float* gradient, const __grid_constant__ WeightGradientTiling t,
+                      const SplitSums shape, bool add) {
+  __shared__ float4 partial[kThreads];
+  __shared__ float results[kMostInputs * kChannels * kMostTaps];
+  const int inputs = t.shape.groups * t.shape.in_channels;
+  const int first_input = static_cast<int>(blockIdx.x) * shape.inputs;
+  const int co = static_cast<int>(blockIdx.y) * kChannels;
+  const int first_tap = static_cast<int>(blockIdx.z) * t.tap_count / shape.tap_ranges;
+  const int taps = static_cast<int>(blockIdx.z + 1) * t.tap_count / shape.tap_ranges - first_tap;
+  const int items = min(shape.inputs, inputs - first_input) * taps * kFours;
+  const int at_once = kThreads / shape.parts;
+  const int part = static_cast<int>(threadIdx.x) / at_once;
+  const int thread = static_cast<int>(threadIdx.x) % at_once;
+  const std::int64_t split_floats = t.split_floats();
   previous.wait();
-  for (int begin = 0; begin < taps; begin += at_once) {
-    const int tap = begin + warp / parts;
-    float sum = 0.0f;
-    if (tap < taps) {
-      const float* source =
-          workspace +
-          (static_cast<std::int64_t>(unit) * t.tap_count + first_tap + tap) * t.tap_floats() +
-          ci % t.in_channels * t.out_channels + co % t.out_channels + lane;
-#pragma unroll 8
-      for (int split = warp % parts; split < t.splits; split += parts) {
-        sum += source[split * t.split_floats()];
+  for (int begin = 0; begin < items; begin += kTogether * at_once) {
+    const float4* sources[kTogether];
+    float4 sums[kTogether] = {};
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      // What lies beyond the last reads the last.
+      const int item = min(begin + i * at_once + thread, items - 1);
+      const int input = first_input + item / kFours / taps;
+      const int ci = input % t.shape.in_channels;
+      const int unit =
+          (input / t.shape.in_channels * t.in_tiles + ci / t.in_channels) * t.out_tiles +
+          co / t.out_channels;
+      const int tap = first_tap + item / kFours % taps;
+      sources[i] = reinterpret_cast<const float4*>(
+          workspace + (static_cast<std::int64_t>(unit) * t.tap_count + tap) * t.tap_floats() +
+          ci % t.in_channels * t.out_channels + co % t.out_channels + item % kFours * 4);
+    }
+#pragma unroll 4
+    for (int split = part; split < t.splits; split += shape.parts) {
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) add_to(sums[i], sources[i][split * split_floats / 4]);
+    }
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      if (begin + i * at_once >= items) break;
+      if (shape.parts > 1) {
+        partial[threadIdx.x] = sums[i];
+        __syncthreads();
+        if (part == 0) {
+          for (int p = 1; p < shape.parts; ++p) add_to(sums[i], partial[p * at_once + thread]);
+        }
+        __syncthreads();
       }
+      const int item = begin + i * at_once + thread;
+      if (part != 0 || item >= items) continue;
+      float* result = results + (item / kFours / taps * kChannels + item % kFours * 4) * taps +
+                      item / kFours % taps;
+      result[0] = sums[i].x;
+      result[taps] = sums[i].y;
+      result[2 * taps] = sums[i].z;
+      result[3 * taps] = sums[i].w;
     }
-    if (parts > 1) {
-      partial[warp][lane] = sum;
-      __syncthreads();
-      for (int part = 1; part < parts; ++part) sum += partial[(warp + part) % kWarps][lane];
-      __syncthreads();
-    }
-    if (tap < taps && warp % parts == 0) results[lane * taps + tap] = sum;
   }
   __syncthreads();
-  const int channels = min(kLanes, t.shape.out_channels - co);
-  for (int i = static_cast<int>(threadIdx.x); i < channels * taps; i += kLanes * kWarps) {
-    float* target = gradient +
-                    (static_cast<std::int64_t>(blockIdx.x) * t.shape.out_channels + co + i / taps) *
-                        t.tap_count +
-                    t.taps[first_tap + i % taps].kernel;
-    *target = add ? *target + results[i] : results[i];
+  const int channels = min(kChannels, t.shape.out_channels - co);
+  const int count = items / kFours * channels;
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) {
+    const int tap = i % taps;
+    const int channel = i / taps % channels;
+    const int input = i / taps / channels;
+    float* target =
+        gradient +
+        (static_cast<std::int64_t>(first_input + input) * t.shape.out_channels + co + channel) *
+            t.tap_count +
+        t.taps[first_tap + tap].kernel;
+    const float sum = results[(input * kChannels + channel) * taps + tap];
+    *target = add ? *target + sum : sum;
   }
 }
 
 void sum_splits(const WeightGradientTiling& t, const float* workspace, float* gradient, bool add,
                 Device device) {
-  // Many splits come with few blocks: then all warps of a block share one tap.
-  const int parts = t.splits >= kWarps ? kWarps : 1;
-  const dim3 blocks(static_cast<unsigned>(t.shape.groups * t.shape.in_channels),
-                    static_cast<unsigned>((t.shape.out_channels + kLanes - 1) / kLanes),
-                    static_cast<unsigned>(parts == 1 ? 1 : t.tap_count));
-  tenon::cuda::launch<sum_splits_kernel>({blocks, kLanes * kWarps}, device, workspace, gradient, t,
-                                         parts, add);
+  // Many splits come with few sums.
+  SplitSums shape{1, kThreads / kFours, t.tap_count};
+  if (t.splits < 8) {
+    shape = {kMostInputs, 1, 1};
+  } else if (t.splits < 64) {
+    shape = {1, 8, (t.tap_count + 3) / 4};
+  }
+  const int inputs = t.shape.groups * t.shape.in_channels;
+  const dim3 blocks(static_cast<unsigned>((inputs + shape.inputs - 1) / shape.inputs),
+                    static_cast<unsigned>((t.shape.out_channels + kChannels - 1) / kChannels),
+                    static_cast<unsigned>(shape.tap_ranges));
+  tenon::cuda::launch<sum_splits_kernel>({blocks, kThreads}, device, workspace, gradient, t, shape,
+                                         add);
 }
 
 }  // namespace
 
 std::span<const WeightGradientRow> weight_gradient_rows() {
   static constexpr std::array kRows{
-      weight_gradient_row<Tf32, Config<4, 4, 18, 2>>(OperandKind::Tf32),
       weight_gradient_row<Tf32, Config<4, 4, 16, 4>>(OperandKind::Tf32),
-      weight_gradient_row<Tf32, Config<4, 8, 9, 3>>(OperandKind::Tf32),
+      weight_gradient_row<Tf32, Config<4, 4, 18, 2>>(OperandKind::Tf32),
+      weight_gradient_row<Tf32, Config<2, 4, 18, 2>>(OperandKind::Tf32),
       weight_gradient_row<Tf32, Config<4, 4, 9, 3, true>>(OperandKind::Tf32),
-      weight_gradient_row<__nv_bfloat16, Config<4, 4, 18, 2>>(OperandKind::BFloat16),
+      weight_gradient_row<Tf32, Config<2, 4, 18, 2, true>>(OperandKind::Tf32),
+      weight_gradient_row<Tf32, Config<2, 4, 16, 4, true>>(OperandKind::Tf32),
       weight_gradient_row<__nv_bfloat16, Config<4, 4, 16, 4>>(OperandKind::BFloat16),
-      weight_gradient_row<__nv_bfloat16, Config<4, 8, 9, 3>>(OperandKind::BFloat16),
+      weight_gradient_row<__nv_bfloat16, Config<4, 4, 18, 2>>(OperandKind::BFloat16),
+      weight_gradient_row<__nv_bfloat16, Config<2, 4, 18, 2>>(OperandKind::BFloat16),
       weight_gradient_row<__half, Config<4, 4, 18, 2>>(OperandKind::Float16),
   };
   return kRows;

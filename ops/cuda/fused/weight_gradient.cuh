@@ -309,16 +309,12 @@ class TapMultiplier {
 
   /// Of the tile whose x and dy are at these addresses.
   __device__ void add(std::uint32_t x, std::uint32_t dy, TileSums<Config>& sums) const {
-    if constexpr (kNTiles == 8) {
-      add_ahead(x, dy, sums);
-    } else {
 #pragma unroll 2
-      for (int step = first_step_; step < t_.steps; step += t_.tile.parts) {
-        if constexpr (Config::value.split) {
-          add_split(x + x_at(step), dy + dy_at(step), sums);
-        } else {
-          add_step(x + x_at(step), dy + dy_at(step), sums);
-        }
+    for (int step = first_step_; step < t_.steps; step += t_.tile.parts) {
+      if constexpr (Config::value.split) {
+        add_split(x + x_at(step), dy + dy_at(step), sums);
+      } else {
+        add_step(x + x_at(step), dy + dy_at(step), sums);
       }
     }
   }
@@ -346,46 +342,25 @@ class TapMultiplier {
     }
   }
 
-  /// Reads a step ahead: few warps with large tiles do not hide their reads behind each other.
-  __device__ void add_ahead(std::uint32_t x, std::uint32_t dy, TileSums<Config>& sums) const {
-    if (first_step_ >= t_.steps) return;
-    X of_x[2][kMTiles];
-    Dy of_dy[2];
-    load_step(of_x[0], of_dy[0], x, dy, first_step_);
-    for (int step = first_step_; step < t_.steps; step += 2 * t_.tile.parts) {
-#pragma unroll
-      for (int turn = 0; turn < 2; ++turn) {
-        const int following = step + (turn + 1) * t_.tile.parts;
-        if (following < t_.steps) load_step(of_x[1 - turn], of_dy[1 - turn], x, dy, following);
-#pragma unroll
-        for (int i = 0; i < kMTiles; ++i) multiply_tile(of_x[turn][i], of_dy[turn], sums[i]);
-        if (following >= t_.steps) break;
-      }
-    }
-  }
-  __device__ void load_step(X (&of_x)[kMTiles], Dy& of_dy, std::uint32_t x, std::uint32_t dy,
-                            int step) const {
-    OneStep::load_dy(of_dy, dy + dy_at(step), t_.two_dy_chunks);
-    x += x_at(step);
-#pragma unroll
-    for (int i = 0; i < kMTiles; ++i) OneStep::load_x(of_x[i], x + i * t_.m_tile_bytes);
-  }
-
-  /// The small products first.
+  /// The small products first; heads of x are read twice, for want of registers.
   __device__ void add_split(std::uint32_t x, std::uint32_t dy, TileSums<Config>& sums) const {
-    Dy heads;
-    Dy tails;
-    OneStep::load_dy(heads, dy, t_.two_dy_chunks);
-    OneStep::load_dy(tails, dy + t_.dy_half_bytes, t_.two_dy_chunks);
+    Dy of_dy;
+    OneStep::load_dy(of_dy, dy + t_.dy_half_bytes, t_.two_dy_chunks);
+#pragma unroll
+    for (int i = 0; i < kMTiles; ++i) {
+      X head;
+      OneStep::load_x(head, x + i * t_.m_tile_bytes);
+      multiply_tile(head, of_dy, sums[i]);
+    }
+    OneStep::load_dy(of_dy, dy, t_.two_dy_chunks);
 #pragma unroll
     for (int i = 0; i < kMTiles; ++i, x += t_.m_tile_bytes) {
-      X head;
       X tail;
-      OneStep::load_x(head, x);
       OneStep::load_x(tail, x + t_.x_half_bytes);
-      multiply_tile(tail, heads, sums[i]);
-      multiply_tile(head, tails, sums[i]);
-      multiply_tile(head, heads, sums[i]);
+      multiply_tile(tail, of_dy, sums[i]);
+      X head;
+      OneStep::load_x(head, x);
+      multiply_tile(head, of_dy, sums[i]);
     }
   }
 

@@ -21,6 +21,7 @@ struct WeightGradientProblem {
 struct WeightGradientPlan {
   const WeightGradientRow* row;
   WeightGradientTiling tiling;
+  double cycles;  ///< that it is expected to take
 
   int shared_bytes() const { return tiling.shared_bytes(row->config.halves()); }
   std::int64_t workspace_floats() const { return tiling.split_floats() * tiling.splits; }

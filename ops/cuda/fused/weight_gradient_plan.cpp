@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstdint>
-#include <optional>
 
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/error.h"
@@ -80,43 +79,87 @@ void cut_taps(WeightGradientPlan& plan, const TapList& list, int count) {
   t.dy_read_bytes = 16 * t.out_channels / row * t.dy_chunk_rows;
 }
 
-// ---- splits ----------------------------------------------------------------------------------
+// ---- times -----------------------------------------------------------------------------------
 
-/// Blocks of the plan that a multiprocessor holds at once, of which none has threads for itself.
-int resident_blocks(const WeightGradientPlan& plan, const WeightGradientTarget& target) {
-  const int by_warps = plan.row->config.threads() / plan.tiling.threads(plan.row->config);
-  const int by_shared = (target.shared_bytes + 1024) / (plan.shared_bytes() + 1024);
-  return std::clamp(std::min(by_warps, by_shared), 1, 4);
+// A model of the kernel's time in cycles of a multiprocessor, which only has to tell plans apart.
+// Fitted on an H100 to the shapes of docs/performance.md; what it knows of a device is the number
+// of multiprocessors.
+
+/// A tile, where the ring never runs dry.
+double tile_cycles(const WeightGradientPlan& plan) {
+  constexpr double kProduct = 8;    // of one warp's instruction, on its quarter
+  constexpr double kRead = 35;      // until a fragment is there
+  constexpr double kCopies = 60;    // of a thread's four copies
+  constexpr double kBytes = 20;     // that arrive in a cycle
+  constexpr double kOverlap = 0.6;  // of the shorter with the longer
+  constexpr double kTile = 250;
+  const WeightGradientTiling& t = plan.tiling;
+  const WeightGradientConfig& c = plan.row->config;
+  const double steps = static_cast<double>(t.steps) / t.tile.parts;
+  const double products = kProduct * c.m_tiles * c.n_tiles * (c.split ? 3 : 1);
+  const double copied_rows = (t.x_half_bytes + t.dy_half_bytes) / 16.0 * c.halves();
+  const double copies = kCopies * copied_rows / 4 / (32 * c.producers);
+  // Warps go around the quarters of a multiprocessor, producers first.
+  double busiest = 0;
+  for (int quarter = 0; quarter < 4; ++quarter) {
+    const auto warps_until = [&](int end) { return (end - quarter + 3) / 4; };
+    const int producers = warps_until(c.producers);
+    const int consumers = warps_until(c.producers + t.consumers()) - producers;
+    busiest = std::max(busiest, consumers * steps * products + producers * copies);
+  }
+  const double alone = steps * (products + kRead * (c.m_tiles + 2));
+  const double multiply = std::max(busiest, alone);
+  const double load = 16 * copied_rows / kBytes;
+  // With two stages copies begin late.
+  const double exposed = t.tile.stages == 2 ? 0.1 * std::min(load, multiply) : 0;
+  return std::max(load, multiply) + (1 - kOverlap) * std::min(load, multiply) + exposed + kTile;
 }
 
-/// The time of `splits`, in tiles of a block: full waves of blocks, what a block does beside
-/// walking over tiles, and the pass over the workspace.
-double time_of(const WeightGradientPlan& plan, int splits, int resident, int multiprocessors) {
-  constexpr double kBlockTiles = 3;
+/// Blocks of the plan that a multiprocessor holds at once.
+int resident_blocks(const WeightGradientPlan& plan, const WeightGradientTarget& target) {
+  const WeightGradientConfig& config = plan.row->config;
+  const int by_threads = config.threads() / plan.tiling.threads(config);
+  const int by_shared = (target.shared_bytes + 1024) / (plan.shared_bytes() + 1024);
+  return std::clamp(std::min(by_threads, by_shared), 1, 4);
+}
+
+/// Both kernels with so many splits, where a tile takes `tile` cycles.
+double plan_cycles(const WeightGradientPlan& plan, int splits, double tile, int resident,
+                   int multiprocessors) {
+  constexpr double kBlock = 4000;    // until the first tile is there, and after the last
+  constexpr double kSum = 7000;      // of the second kernel
+  constexpr double kSumBytes = 700;  // of the workspace, there and back, that pass in a cycle
   const WeightGradientTiling& t = plan.tiling;
   const std::int64_t blocks = std::int64_t{t.channel_units()} * t.tap_units * splits;
   const int waves = ceil_div(blocks, std::int64_t{resident} * multiprocessors);
   // Blocks that share a multiprocessor take turns.
-  const int shared = int_of(std::min<std::int64_t>(ceil_div(blocks, multiprocessors), resident));
-  return waves * shared * (ceil_div(t.tiles(), splits) + kBlockTiles);
+  const int sharing = int_of(std::min<std::int64_t>(ceil_div(blocks, multiprocessors), resident));
+  return waves * (sharing * ceil_div(t.tiles(), splits) * tile + kBlock) + kSum +
+         4.0 * static_cast<double>(t.split_floats()) * splits / kSumBytes;
 }
 
-int choose_splits(const WeightGradientPlan& plan, const WeightGradientTarget& target) {
+/// Sets the number of splits, 0 for the best; returns the plan's time.
+double set_splits(WeightGradientPlan& plan, const WeightGradientTarget& target, int splits) {
   constexpr std::int64_t kMostFloats = std::int64_t{48} << 18;  // 48 MB
-  const WeightGradientTiling& t = plan.tiling;
+  WeightGradientTiling& t = plan.tiling;
   const int resident = resident_blocks(plan, target);
-  const std::int64_t units = std::int64_t{t.channel_units()} * t.tap_units;
-  const std::int64_t most = std::min<std::int64_t>(
-      {t.tiles(), std::max<std::int64_t>(1, kMostFloats / t.split_floats()),
-       std::max<std::int64_t>(1, 4 * resident * target.multiprocessors / units)});
-  int best = 1;
-  double best_time = time_of(plan, 1, resident, target.multiprocessors);
-  for (int splits = 2; splits <= most; ++splits) {
-    const double time = time_of(plan, splits, resident, target.multiprocessors);
-    if (time < best_time) {
-      best = splits;
-      best_time = time;
-    }
+  const double tile = tile_cycles(plan);
+  const auto time = [&](int count) {
+    return plan_cycles(plan, count, tile, resident, target.multiprocessors);
+  };
+  t.splits = std::max(1, splits);
+  if (splits > 0) return time(splits);
+  const std::int64_t most =
+      std::min<std::int64_t>(t.tiles(), std::max<std::int64_t>(1, kMostFloats / t.split_floats()));
+  double best = time(1);
+  // Those that fill the device once, twice, ...
+  for (int waves = 1; waves <= 3 * resident; ++waves) {
+    const std::int64_t filling =
+        std::int64_t{waves} * target.multiprocessors / (t.channel_units() * t.tap_units);
+    const int count = int_of(std::clamp<std::int64_t>(filling, 1, most));
+    if (time(count) >= best) continue;
+    best = time(count);
+    t.splits = count;
   }
   return best;
 }
@@ -164,26 +207,35 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
   t.second = tile.columns < step ? t.window_columns : 8;
   const int joined_bytes = 32 * t.consumers() / tile.parts * config.m_tiles * config.n_tiles * 16;
   if (tile.parts > 1 && joined_bytes > tile.stages * t.stage_bytes(config.halves())) return false;
-  t.splits = 1;
-  t.splits = splits > 0 ? splits : choose_splits(plan, target);
+  plan.cycles = set_splits(plan, target, splits);
   return true;
 }
 
 WeightGradientPlan plan_weight_gradient(const WeightGradientProblem& problem,
                                         const WeightGradientTarget& target) {
-  WeightGradientPlan plan;
+  constexpr struct {
+    int rows, columns;
+  } kTiles[] = {{2, 16}, {4, 16}, {8, 16}, {2, 32}, {4, 8}, {8, 8}, {16, 8}, {2, 8}};
+  WeightGradientPlan best{};
   for (const WeightGradientRow& row : weight_gradient_rows()) {
     if (row.operand != problem.operand || row.config.split != problem.split) continue;
-    for (const int columns : {16, 8}) {
-      for (int stages = 4; stages >= 2; --stages) {
-        if (make_weight_gradient_plan(problem, target, row,
-                                      {columns == 16 ? 2 : 4, columns, stages, 1, 1}, 0, plan))
-          return plan;
+    for (const auto [rows, columns] : kTiles) {
+      for (const int out_warps : {1, 2}) {
+        if ((out_warps - 1) * row.config.out_channels() >= problem.shape.out_channels) continue;
+        for (const int parts : {1, 2, 4}) {
+          for (const int stages : {3, 2}) {
+            WeightGradientPlan plan;
+            const WeightGradientTile tile{rows, columns, stages, out_warps, parts};
+            if (!make_weight_gradient_plan(problem, target, row, tile, 0, plan)) continue;
+            if (best.row == nullptr || plan.cycles < best.cycles) best = plan;
+          }
+        }
       }
     }
   }
-  TENON_CHECK(false, "weight_gradient: no kernel fits");
-  return plan;
+  TENON_CHECK(best.row != nullptr, "weight_gradient: no kernel fits into ", target.shared_bytes,
+              " bytes of shared memory");
+  return best;
 }
 
 }  // namespace tenon::ops::cuda

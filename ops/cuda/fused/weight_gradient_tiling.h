@@ -18,7 +18,7 @@ namespace tenon::ops::cuda {
 /// What a kernel is compiled for.
 struct WeightGradientConfig {
   int m_tiles;    ///< of 16 input channels, that a warp sums for: 2 or 4
-  int n_tiles;    ///< of 8 output channels: 4 or 8
+  int n_tiles;    ///< of 8 output channels
   int consumers;  ///< warps of a block that multiply, at most
   int producers;  ///< warps that fill shared memory
   bool split;     ///< float32 accuracy by three products of TF32 heads and tails
