@@ -131,16 +131,18 @@ void sum_splits(const WeightGradientTiling& t, const float* workspace, float* gr
 
 std::span<const WeightGradientRow> weight_gradient_rows() {
   static constexpr std::array kRows{
-      weight_gradient_row<Tf32, Config<4, 4, 16, 4>>(OperandKind::Tf32),
-      weight_gradient_row<Tf32, Config<4, 4, 18, 2>>(OperandKind::Tf32),
-      weight_gradient_row<Tf32, Config<2, 4, 18, 2>>(OperandKind::Tf32),
-      weight_gradient_row<Tf32, Config<4, 4, 9, 3, true>>(OperandKind::Tf32),
-      weight_gradient_row<Tf32, Config<2, 4, 18, 2, true>>(OperandKind::Tf32),
-      weight_gradient_row<Tf32, Config<2, 4, 16, 4, true>>(OperandKind::Tf32),
-      weight_gradient_row<__nv_bfloat16, Config<4, 4, 16, 4>>(OperandKind::BFloat16),
-      weight_gradient_row<__nv_bfloat16, Config<4, 4, 18, 2>>(OperandKind::BFloat16),
-      weight_gradient_row<__nv_bfloat16, Config<2, 4, 18, 2>>(OperandKind::BFloat16),
-      weight_gradient_row<__half, Config<4, 4, 18, 2>>(OperandKind::Float16),
+      weight_gradient_row<Tf32, Config<4, 4, 16, 4>>(),
+      weight_gradient_row<Tf32, Config<4, 4, 18, 2>>(),
+      weight_gradient_row<Tf32, Config<2, 4, 18, 2>>(),
+      weight_gradient_row<Tf32, Config<4, 4, 9, 3, true>>(),
+      weight_gradient_row<Tf32, Config<2, 4, 18, 2, true>>(),
+      weight_gradient_row<Tf32, Config<2, 4, 16, 4, true>>(),
+      weight_gradient_row<__nv_bfloat16, Config<4, 4, 16, 4>>(),
+      weight_gradient_row<__nv_bfloat16, Config<4, 4, 18, 2>>(),
+      weight_gradient_row<__nv_bfloat16, Config<2, 4, 18, 2>>(),
+      weight_gradient_row<__half, Config<4, 4, 16, 4>>(),
+      weight_gradient_row<__half, Config<4, 4, 18, 2>>(),
+      weight_gradient_row<__half, Config<2, 4, 18, 2>>(),
   };
   return kRows;
 }

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <array>
 #include <cstdint>
+#include <map>
 
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/error.h"
@@ -85,20 +87,33 @@ void cut_taps(WeightGradientPlan& plan, const TapList& list, int count) {
 // Fitted on an H100 to the shapes of docs/performance.md; what it knows of a device is the number
 // of multiprocessors.
 
-/// A tile, where the ring never runs dry.
-double tile_cycles(const WeightGradientPlan& plan) {
-  constexpr double kProduct = 8;    // of one warp's instruction, on its quarter
-  constexpr double kRead = 35;      // until a fragment is there
-  constexpr double kCopies = 60;    // of a thread's four copies
-  constexpr double kBytes = 20;     // that arrive in a cycle
-  constexpr double kOverlap = 0.6;  // of the shorter with the longer
-  constexpr double kTile = 250;
+/// Until the bytes of a tile are there, once they are asked for: of memory those that the block's
+/// neighbours do not read too, of the cache all.
+double load_cycles(const WeightGradientPlan& plan) {
+  constexpr double kMemoryBytes = 13;  // that arrive in a cycle
+  constexpr double kCacheBytes = 28;
+  const WeightGradientTiling& t = plan.tiling;
+  const int halves = plan.row->config.halves();
+  const double x_new = 1.0 * t.x_half_bytes / t.window_positions() * t.positions();
+  const double from_memory =
+      x_new / (t.out_tiles * t.tap_units) + 1.0 * t.dy_half_bytes / t.in_tiles;
+  const double from_cache = t.x_half_bytes + t.dy_half_bytes;
+  return halves * std::max(from_memory / kMemoryBytes, from_cache / kCacheBytes);
+}
+
+/// Until the products of a tile are formed.
+double multiply_cycles(const WeightGradientPlan& plan) {
+  constexpr double kProduct = 8;        // of one warp's instruction, on its quarter
+  constexpr double kRead = 35;          // until a fragment is there
+  constexpr double kCopies = 60;        // of a thread's four copies
+  constexpr double kSharedBytes = 128;  // of shared memory that are read or written in a cycle
+  constexpr double kContention = 0.3;   // of reads with products
   const WeightGradientTiling& t = plan.tiling;
   const WeightGradientConfig& c = plan.row->config;
   const double steps = static_cast<double>(t.steps) / t.tile.parts;
   const double products = kProduct * c.m_tiles * c.n_tiles * (c.split ? 3 : 1);
-  const double copied_rows = (t.x_half_bytes + t.dy_half_bytes) / 16.0 * c.halves();
-  const double copies = kCopies * copied_rows / 4 / (32 * c.producers);
+  const double copied_bytes = c.halves() * (t.x_half_bytes + t.dy_half_bytes);
+  const double copies = kCopies * copied_bytes / 64 / (32 * c.producers);
   // Warps go around the quarters of a multiprocessor, producers first.
   double busiest = 0;
   for (int quarter = 0; quarter < 4; ++quarter) {
@@ -107,12 +122,20 @@ double tile_cycles(const WeightGradientPlan& plan) {
     const int consumers = warps_until(c.producers + t.consumers()) - producers;
     busiest = std::max(busiest, consumers * steps * products + producers * copies);
   }
-  const double alone = steps * (products + kRead * (c.m_tiles + 2));
-  const double multiply = std::max(busiest, alone);
-  const double load = 16 * copied_rows / kBytes;
-  // With two stages copies begin late.
-  const double exposed = t.tile.stages == 2 ? 0.1 * std::min(load, multiply) : 0;
-  return std::max(load, multiply) + (1 - kOverlap) * std::min(load, multiply) + exposed + kTile;
+  busiest = std::max(busiest, steps * (products + kRead * (c.m_tiles + 2)));
+  // With heads and tails those of dy once each, and heads of x twice.
+  const int fragments = c.split ? 12 * c.m_tiles + 4 * c.n_tiles : 4 * c.m_tiles + 2 * c.n_tiles;
+  const double read_bytes = 128 * steps * t.consumers() * fragments;
+  const double moved = (read_bytes + copied_bytes) / kSharedBytes;
+  return std::max(busiest, moved) + kContention * std::min(busiest, moved);
+}
+
+/// A tile, once the ring is full: copies begin as soon as a slot is empty, and take their way.
+double tile_cycles(const WeightGradientPlan& plan) {
+  constexpr double kLatency = 1000;
+  constexpr double kTile = 100;
+  const double load = load_cycles(plan) + kLatency / (plan.tiling.tile.stages - 1);
+  return std::max(load, multiply_cycles(plan)) + kTile;
 }
 
 /// Blocks of the plan that a multiprocessor holds at once.
@@ -134,7 +157,8 @@ double plan_cycles(const WeightGradientPlan& plan, int splits, double tile, int 
   const int waves = ceil_div(blocks, std::int64_t{resident} * multiprocessors);
   // Blocks that share a multiprocessor take turns.
   const int sharing = int_of(std::min<std::int64_t>(ceil_div(blocks, multiprocessors), resident));
-  return waves * (sharing * ceil_div(t.tiles(), splits) * tile + kBlock) + kSum +
+  const double block = (ceil_div(t.tiles(), splits) + 1) * tile + kBlock;
+  return waves * sharing * block + kSum +
          4.0 * static_cast<double>(t.split_floats()) * splits / kSumBytes;
 }
 
@@ -211,11 +235,15 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
   return true;
 }
 
-WeightGradientPlan plan_weight_gradient(const WeightGradientProblem& problem,
-                                        const WeightGradientTarget& target) {
+namespace {
+
+/// The fastest plan of all kernels and tiles.
+WeightGradientPlan best_plan(const WeightGradientProblem& problem,
+                             const WeightGradientTarget& target) {
   constexpr struct {
     int rows, columns;
-  } kTiles[] = {{2, 16}, {4, 16}, {8, 16}, {2, 32}, {4, 8}, {8, 8}, {16, 8}, {2, 8}};
+  } kTiles[] = {{2, 16}, {3, 16}, {4, 16}, {8, 16}, {2, 32}, {3, 32},
+                {4, 32}, {2, 8},  {4, 8},  {6, 8},  {8, 8},  {16, 8}};
   WeightGradientPlan best{};
   for (const WeightGradientRow& row : weight_gradient_rows()) {
     if (row.operand != problem.operand || row.config.split != problem.split) continue;
@@ -236,6 +264,48 @@ WeightGradientPlan plan_weight_gradient(const WeightGradientProblem& problem,
   TENON_CHECK(best.row != nullptr, "weight_gradient: no kernel fits into ", target.shared_bytes,
               " bytes of shared memory");
   return best;
+}
+
+/// Everything that a plan depends on.
+using PlanKey = std::array<std::int64_t, 20>;
+PlanKey key_of(const WeightGradientProblem& problem, const WeightGradientTarget& target) {
+  const TransposedShape& s = problem.shape;
+  const PhaseAxis& r = s.rows;
+  const PhaseAxis& c = s.columns;
+  return {s.images,
+          s.groups,
+          s.in_channels,
+          s.out_channels,
+          r.input,
+          r.output,
+          r.kernel,
+          r.stride,
+          r.padding,
+          r.dilation,
+          c.input,
+          c.output,
+          c.kernel,
+          c.stride,
+          c.padding,
+          c.dilation,
+          static_cast<std::int64_t>(problem.operand),
+          static_cast<std::int64_t>(problem.split),
+          target.multiprocessors,
+          target.shared_bytes};
+}
+
+}  // namespace
+
+WeightGradientPlan plan_weight_gradient(const WeightGradientProblem& problem,
+                                        const WeightGradientTarget& target) {
+  // Looking at all plans takes longer than a small problem's kernels.
+  constexpr std::size_t kMostKept = 256;
+  thread_local std::map<PlanKey, WeightGradientPlan> kept;
+  const PlanKey key = key_of(problem, target);
+  const auto found = kept.find(key);
+  if (found != kept.end()) return found->second;
+  if (kept.size() == kMostKept) kept.clear();
+  return kept.emplace(key, best_plan(problem, target)).first->second;
 }
 
 }  // namespace tenon::ops::cuda
