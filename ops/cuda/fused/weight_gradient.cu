@@ -1,5 +1,8 @@
 #include <array>
+#include <cstdint>
+#include <limits>
 
+#include "tenon/core/error.h"
 #include "tenon/ops/cuda/fused/weight_gradient.cuh"
 #include "tenon/ops/cuda/fused/weight_gradient.h"
 
@@ -152,6 +155,11 @@ void run_weight_gradient(const WeightGradientPlan& plan, const ChannelRows& x,
                          bool add) {
   const Device device = gradient.device();
   const tenon::cuda::DeviceGuard guard(device);
+  for (const ChannelRows& rows : {x, dy}) {
+    TENON_CHECK(rows.chunk_rows() * rows.chunks <= std::numeric_limits<std::int32_t>::max(),
+                "weight_gradient: a group of ", rows.chunk_rows() * rows.chunks,
+                " rows of 16 bytes is too large");
+  }
   auto* sums = static_cast<float*>(workspace.raw_data());
   const WeightGradientTiling& t = plan.tiling;
   plan.row->launch({.x = OperandSource(x), .dy = OperandSource(dy), .workspace = sums, .tiling = t},

@@ -88,7 +88,8 @@ struct Place {
 /// Fills one operand's part of a stage. Lanes copy neighbouring positions to neighbouring rows:
 /// wherever a sector's two rows part on their way, the copies take twice as long.
 struct OperandLoader {
-  static constexpr int kTogether = 4;  // chunks that a thread copies of a position
+  static constexpr int kChunks = 4;  // that a thread copies of a position
+  static constexpr int kBatch = 4;   // positions that it looks up together
 
   const OperandSource& operand;
   const Place* places;
@@ -115,27 +116,48 @@ struct OperandLoader {
                       int item) const {
     const char* base = data + half * operand.half_bytes + image * operand.image_bytes +
                        16 * (static_cast<std::int64_t>(row) * operand.width + column);
-    const int items = (chunks + kTogether - 1) / kTogether * positions;
-    for (; item < items; item += kThreads) {
-      const int first = static_cast<int>(__umulhi(item, reciprocal));
-      const int position = item - first * positions;
-      const int chunk = first * kTogether;
-      const Place place = places[position];
-      const bool inside = static_cast<unsigned>(row + (place.on_plane >> 16)) <
-                              static_cast<unsigned>(operand.height) &&
-                          static_cast<unsigned>(column + (place.on_plane & 0xffff)) <
-                              static_cast<unsigned>(operand.width);
-      const char* source =
-          inside ? base + 16 * static_cast<std::int64_t>(place.source) + chunk * operand.chunk_bytes
-                 : operand.data;
-      std::uint32_t target = shared + chunk * chunk_stride + 16 * position;
+    if (chunks % kChunks == 0) return load_all<kThreads, true>(shared, base, row, column, item);
+    return load_all<kThreads, false>(shared, base, row, column, item);
+  }
+
+ private:
+  /// kWhole: all chunks of an item exist.
+  template <int kThreads, bool kWhole>
+  __device__ int load_all(std::uint32_t shared, const char* base, int row, int column,
+                          int item) const {
+    const int items = (chunks + kChunks - 1) / kChunks * positions;
+    for (int first = item; first < items; first += kBatch * kThreads) {
+      // All at once, so that a read of one hides behind the others'.
+      int group[kBatch];
+      int position[kBatch];
+      Place place[kBatch];
 #pragma unroll
-      for (int i = 0; i < kTogether; ++i) {
-        if (chunk + i < chunks) copy_async_or_zero(target, source, inside);
-        source += inside ? operand.chunk_bytes : 0;
-        target += chunk_stride;
+      for (int i = 0; i < kBatch; ++i) {
+        const int number = min(first + i * kThreads, items - 1);
+        group[i] = static_cast<int>(__umulhi(number, reciprocal));
+        position[i] = number - group[i] * positions;
+        place[i] = places[position[i]];
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        if (first + i * kThreads >= items) break;
+        const bool inside = static_cast<unsigned>(row + (place[i].on_plane >> 16)) <
+                                static_cast<unsigned>(operand.height) &&
+                            static_cast<unsigned>(column + (place[i].on_plane & 0xffff)) <
+                                static_cast<unsigned>(operand.width);
+        int source = place[i].source + group[i] * kChunks * operand.chunk_rows;
+        std::uint32_t target = shared + group[i] * kChunks * chunk_stride + 16 * position[i];
+#pragma unroll
+        for (int c = 0; c < kChunks; ++c) {
+          if (kWhole || group[i] * kChunks + c < chunks) {
+            copy_async_or_zero(target, base + 16 * static_cast<std::int64_t>(source), inside);
+          }
+          source += operand.chunk_rows;
+          target += chunk_stride;
+        }
       }
     }
+    if (item < items) item += (items - item + kThreads - 1) / kThreads * kThreads;
     return item - items;
   }
 };

@@ -17,7 +17,8 @@ struct OperandSource {
   std::int64_t half_bytes;
   std::int64_t chunk_bytes;
   std::int64_t image_bytes;
-  int height;  ///< of a phase
+  int chunk_rows;  ///< chunk_bytes / 16; a group's rows of a half are fewer than 2^31
+  int height;      ///< of a phase
   int width;
 
   explicit OperandSource(const ChannelRows& rows)
@@ -26,6 +27,7 @@ struct OperandSource {
         half_bytes(group_bytes / rows.halves),
         chunk_bytes(16 * rows.chunk_rows()),
         image_bytes(16 * rows.image_rows()),
+        chunk_rows(static_cast<int>(rows.chunk_rows())),
         height(rows.rows),
         width(rows.columns) {}
 
