@@ -54,7 +54,10 @@ struct Step {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     return 16 * (lane % 8 + lane / 16 * second) + lane / 8 % 2 * chunk_bytes;
   }
-  __device__ static int dy_offset(int chunk_bytes) { return x_offset(chunk_bytes, 8); }
+  __device__ static int dy_offset(int chunk_bytes) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    return 16 * (lane % 16) + lane / 16 * chunk_bytes;
+  }
   __device__ static void load_x(std::uint32_t (&x)[4], std::uint32_t address) {
     load_transposed(x, address);
   }
@@ -65,8 +68,8 @@ struct Step {
       std::uint32_t both[4];
       load_transposed(both, address);
       dy[j][0] = both[0];
-      dy[j + 1][0] = both[1];
-      dy[j][1] = both[2];
+      dy[j][1] = both[1];
+      dy[j + 1][0] = both[2];
       dy[j + 1][1] = both[3];
     }
   }
@@ -143,7 +146,7 @@ class TapMultiplier {
 
   /// Of the tile whose x and dy are at these addresses.
   __device__ void add(std::uint32_t x, std::uint32_t dy, TileSums<Config>& sums) const {
-#pragma unroll 2
+#pragma unroll 1
     for (int step = first_step_; step < t_.steps; step += t_.tile.parts) {
       if constexpr (Config::value.split) {
         add_split(x + x_at(step), dy + dy_at(step), sums);
