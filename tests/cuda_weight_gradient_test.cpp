@@ -71,8 +71,8 @@ std::vector<double> list_rows(const Image& values, const ChannelRows& rows, Oper
       for (std::int64_t h = 0; h < values.shape[2]; ++h) {
         for (std::int64_t w = 0; w < values.shape[3]; ++w, ++source) {
           const std::int64_t phase = h % stride.h * stride.w + w % stride.w;
-          const std::int64_t position = ((n * rows.phases + phase) * rows.rows + h / stride.h) *
-                                            rows.columns + w / stride.w;
+          const std::int64_t position =
+              ((n * rows.phases + phase) * rows.rows + h / stride.h) * rows.columns + w / stride.w;
           const std::int64_t chunk = c % channels / row;
           const std::int64_t at = c / channels * rows.halves * half_numbers +
                                   (chunk * rows.chunk_rows() + position) * row + c % channels % row;
@@ -100,8 +100,8 @@ struct DeviceRows {
     ChannelRows rows = ops::cuda::output_rows(shape, operand, test::is_strict(precision));
     const std::vector<double> list =
         list_rows(dy, rows, operand, {shape.rows.stride, shape.columns.stride});
-    const Tensor memory = tensor(list, {static_cast<std::int64_t>(list.size())})
-                              .to(Device::cuda(), precision.dtype);
+    const Tensor memory =
+        tensor(list, {static_cast<std::int64_t>(list.size())}).to(Device::cuda(), precision.dtype);
     rows.data = memory.raw_data();
     return {rows, memory};
   }
@@ -207,16 +207,17 @@ struct Inputs {
         x(DeviceRows::of_input(operands.x.tensor(), shape, precision)),
         dy(DeviceRows::of_output(operands.dy, shape, precision)) {}
 
-  /// Over a workspace full of NaN, and a result full of `before`.
-  Tensor run(const WeightGradientPlan& plan, bool add = false,
-             double before = std::numeric_limits<double>::quiet_NaN()) const {
+  /// Over a workspace full of NaN, and into `gradient`, which is made full of NaN if undefined.
+  Tensor run(const WeightGradientPlan& plan, bool add = false, Tensor gradient = {}) const {
+    constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
     const TransposedShape& s = problem.shape;
     const TensorOptions options{.device = Device::cuda()};
-    const Tensor workspace =
-        full({plan.workspace_floats()}, std::numeric_limits<double>::quiet_NaN(), options);
-    const Tensor gradient = full({std::int64_t{s.groups} * s.in_channels, s.out_channels,
-                                  s.rows.kernel, s.columns.kernel},
-                                 before, options);
+    const Tensor workspace = full({plan.workspace_floats()}, kNan, options);
+    if (!gradient.defined()) {
+      gradient = full(
+          {std::int64_t{s.groups} * s.in_channels, s.out_channels, s.rows.kernel, s.columns.kernel},
+          kNan, options);
+    }
     run_weight_gradient(plan, x.rows, dy.rows, workspace, gradient, add);
     return gradient;
   }
@@ -225,7 +226,7 @@ struct Inputs {
 /// The plans of all kernels for `problem`, with tiles of every kind, for large and for small shared
 /// memory.
 std::vector<WeightGradientPlan> all_plans(const WeightGradientProblem& problem) {
-  const std::vector<WeightGradientTile> tiles{{2, 16, 4, 1, 1}, {2, 8, 3, 2, 1}, {8, 8, 2, 1, 2},
+  const std::vector<WeightGradientTile> tiles{{2, 16, 4, 1, 1}, {2, 8, 3, 2, 1},  {8, 8, 2, 1, 2},
                                               {1, 32, 2, 2, 1}, {4, 16, 3, 1, 4}, {1, 16, 4, 2, 2}};
   std::vector<WeightGradientPlan> plans;
   for (const WeightGradientRow& row : ops::cuda::weight_gradient_rows()) {
@@ -248,9 +249,9 @@ std::string describe(const WeightGradientPlan& plan) {
   const ops::cuda::WeightGradientConfig& config = plan.row->config;
   std::ostringstream out;
   out << 16 * config.m_tiles << " x " << 8 * config.n_tiles << " by " << config.consumers
-      << " warps; tile " << tile.rows << " x " << tile.columns << ", " << tile.stages
-      << " stages, " << tile.out_warps << " x " << tile.parts << " warps a tap, "
-      << plan.tiling.tap_units << " tap units, " << plan.tiling.splits << " splits";
+      << " warps; tile " << tile.rows << " x " << tile.columns << ", " << tile.stages << " stages, "
+      << tile.out_warps << " x " << tile.parts << " warps a tap, " << plan.tiling.tap_units
+      << " tap units, " << plan.tiling.splits << " splits";
   return out.str();
 }
 
@@ -277,8 +278,8 @@ TEST_P(WeightGradient, OfWholeNumbersIsExactWithEveryPlan) {
       for (const WeightGradientPlan& plan : plans) {
         const Tensor got = inputs.run(plan);
         ASSERT_EQ(test::wrong_elements(got, tensor(wanted, got.shape()), 0), "")
-            << precision.name << ", " << describe(plan) << ", x "
-            << test::x_shape(GetParam(), size) << ", " << size.out << " output channels";
+            << precision.name << ", " << describe(plan) << ", x " << test::x_shape(GetParam(), size)
+            << ", " << size.out << " output channels";
       }
     }
   }
@@ -291,8 +292,8 @@ INSTANTIATE_TEST_SUITE_P(Other, WeightGradient, testing::ValuesIn(test::other_ge
 INSTANTIATE_TEST_SUITE_P(
     FarTaps, WeightGradient,
     testing::Values(KernelGeometry{"k3_s1_p40_d40", 3, {.padding = 40, .dilation = 40}, false},
-                    KernelGeometry{"k7_s2_p90_d31", 7, {.stride = 2, .padding = 90, .dilation = 31},
-                                   false}),
+                    KernelGeometry{
+                        "k7_s2_p90_d31", 7, {.stride = 2, .padding = 90, .dilation = 31}, false}),
     [](const auto& info) { return std::string(info.param.name); });
 
 class WeightGradientAccuracy : public testing::TestWithParam<CoarsePrecision> {
@@ -304,15 +305,15 @@ class WeightGradientAccuracy : public testing::TestWithParam<CoarsePrecision> {
 TEST_P(WeightGradientAccuracy, IsThatOfThePrecision) {
   manual_seed(4);
   const CoarsePrecision& precision = GetParam();
-  const KernelGeometry geometry{
-      "", 3, {.stride = 2, .padding = 1, .output_padding = 1}, true};
+  const KernelGeometry geometry{"", 3, {.stride = 2, .padding = 1, .output_padding = 1}, true};
   for (const KernelSizes& size :
        std::vector<KernelSizes>{{2, 17, 20, 20, 35}, {16, 3, 64, 64, 5}}) {
     for (const bool positive : {false, true}) {
       const auto draw = [&](const Shape& shape) {
         const Tensor values = randn(shape, {.dtype = DType::Float64});
         const Tensor drawn = positive ? ops::abs(values) : values;
-        return Image(test::is_strict(precision) ? drawn.to(DType::Float32) : precision.round(drawn));
+        return Image(test::is_strict(precision) ? drawn.to(DType::Float32)
+                                                : precision.round(drawn));
       };
       const Operands operands{draw(test::x_shape(geometry, size)),
                               draw(test::z_shape(geometry, size))};
@@ -346,8 +347,31 @@ TEST_P(WeightGradientAccuracy, BitsDependOnThePlanAlone) {
     const Tensor first = inputs.run(plan);
     test::expect_same_bits(inputs.run(plan), first);
     // What was there is a summand, one rounding away.
-    test::expect_same_bits(inputs.run(plan, true, 1.5), first + 1.5);
+    test::expect_same_bits(inputs.run(plan, true, full_like(first, 1.5)), first + 1.5);
   }
+}
+
+// Parts of x and dy that lie in memory for the whole batch.
+TEST_P(WeightGradientAccuracy, SlicesOfTheBatchAddUp) {
+  manual_seed(7);
+  const CoarsePrecision& precision = GetParam();
+  const KernelGeometry geometry{"", 3, {.stride = 2, .padding = 1, .groups = 2}, true};
+  const KernelSizes size{5, 20, 9, 11, 12};
+  TransposedShape shape = shape_of(geometry, size);
+  const Operands operands = whole_numbers(geometry, size);
+  const std::vector<double> wanted = reference(operands.x, operands.dy, shape).values;
+  const Inputs whole(operands, shape, precision);
+  Inputs slice = whole;
+  Tensor sum;
+  for (const auto& [first, count] : {std::pair{0, 2}, {2, 2}, {4, 1}}) {
+    slice.problem.shape.images = count;
+    slice.x.rows = whole.x.rows.part(first, count);
+    slice.dy.rows = whole.dy.rows.part(first, count);
+    const WeightGradientPlan plan =
+        plan_weight_gradient(slice.problem, WeightGradientTarget::of(Device::cuda()));
+    sum = slice.run(plan, first > 0, sum);
+  }
+  EXPECT_EQ(sum.to_vector<double>(), wanted);
 }
 
 TEST_P(WeightGradientAccuracy, IsThatOfThePlanThatIsChosen) {

@@ -2,8 +2,6 @@
 // channels (channel_rows.h).
 #pragma once
 
-#include <vector>
-
 #include "tenon/core/tensor.h"
 #include "tenon/ops/cuda/fused/channel_rows_ops.h"
 #include "tenon/ops/cuda/fused/weight_gradient_rows.h"
@@ -35,7 +33,8 @@ struct WeightGradientTarget {
   static WeightGradientTarget of(Device device);
 };
 
-/// The plan for `problem`, of a shape that `tiling_fits`.
+/// The plan for `problem`, of a shape that `tiling_fits`, that a model of its time takes for the
+/// fastest; kept for this thread.
 WeightGradientPlan plan_weight_gradient(const WeightGradientProblem& problem,
                                         const WeightGradientTarget& target);
 
