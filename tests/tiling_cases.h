@@ -35,7 +35,7 @@ inline std::string describe(const Case& c) {
       << o.dilation.h << ' ' << o.dilation.w << " groups " << o.groups << "; tile of "
       << c.tile.images << " x " << c.tile.rows << " x " << c.tile.columns << ", "
       << c.tile.row_phases << " row phases, " << c.tile.out_channels << " of " << c.tile.in_channels
-      << " channels, vectors of " << c.tile.vector;
+      << " channels, vectors of " << c.tile.vector << (c.tile.flat ? ", flat" : "");
   return out.str();
 }
 
@@ -120,6 +120,19 @@ inline std::vector<Case> draw_cases(unsigned seed, int count) {
         }
       }
     }
+  }
+  return cases;
+}
+
+/// The same with flat tiles.
+inline std::vector<Case> draw_flat_cases(unsigned seed, int count) {
+  std::vector<Case> cases = draw_cases(seed, count);
+  Draw draw(seed);
+  for (Case& c : cases) {
+    c.tile.flat = true;
+    c.tile.images = c.tile.rows = 1;
+    c.tile.columns = 4 * draw.of({1, 2, 5, 16, 32});
+    c.tile.row_phases = static_cast<int>(c.options.stride.h);
   }
   return cases;
 }

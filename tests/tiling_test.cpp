@@ -24,6 +24,7 @@ using ops::WindowColumns;
 using test::Case;
 using test::Draw;
 using test::draw_cases;
+using test::draw_flat_cases;
 using test::Image;
 
 // ---- the kernel, one number at a time ----------------------------------------------------------
@@ -63,6 +64,25 @@ struct Position {
   int in_window(const Tiling& t) const {
     return (image * t.window_rows + row) * t.window_columns + column;
   }
+
+  /// Of a line of flat tiles, as PositionPlace::in_line.
+  static Position in_line(const Tiling& t, int position) {
+    Position place(t, 0);
+    place.image = position / t.line_columns / t.line_rows;
+    place.row = position / t.line_columns % t.line_rows;
+    place.column = position % t.line_columns;
+    return place;
+  }
+
+  /// In x and y as a whole.
+  static Position of_tile(const Tiling& t, const Place& tile, int position) {
+    if (t.tile.flat) return in_line(t, tile.column + position);
+    Position place(t, position);
+    place.image += tile.image;
+    place.row += tile.row;
+    place.column += tile.column;
+    return place;
+  }
 };
 
 class Emulation {
@@ -78,8 +98,8 @@ class Emulation {
       for (int position = 0; position < t_.tile.positions(); ++position) {
         for (int phase = 0; phase < t_.phases; ++phase) write(place, position, phase);
       }
-      // Later sets may lie below the last row of a small output.
-      if (place.set == 0 && !wrote_) ++idle_tiles;
+      // Later sets may lie below the last row of a small output, and small flat tiles between rows.
+      if (place.set == 0 && !wrote_ && !t_.tile.flat) ++idle_tiles;
     }
   }
 
@@ -96,15 +116,31 @@ class Emulation {
     double* at = windows_.data();
     for (int stage = 0; stage < t_.stages; ++stage) {
       for (int position = 0; position < t_.window_positions(); ++position) {
-        const int line = position / t_.window_columns;
-        const int image = place.image + line / t_.window_rows;
-        const int row = place.row + t_.first_row[place.set] + line % t_.window_rows;
-        const int column = place.column + t_.first_column + position % t_.window_columns;
+        const auto [image, row, column] = in_x(place, position);
         note_cut_vector(column, position % t_.tile.vector);
         for (int c = 0; c < channels; ++c)
           *at++ = read(place, image, stage * channels + c, row, column);
       }
     }
+  }
+
+  struct InX {
+    int image;
+    int row;
+    int column;
+  };
+  /// Where a position of a window lies.
+  InX in_x(const Place& place, int position) const {
+    if (t_.tile.flat) {
+      const int in_line = place.column + t_.first_column + position;
+      if (in_line < 0) return {-1, 0, -t_.tile.vector};
+      const Position q = Position::in_line(t_, in_line);
+      return {q.image, q.row, q.column};
+    }
+    const int line = position / t_.window_columns;
+    return {place.image + line / t_.window_rows,
+            place.row + t_.first_row[place.set] + line % t_.window_rows,
+            place.column + t_.first_column + position % t_.window_columns};
   }
 
   /// `lane`: of the column in its vector. The kernel reads a vector at its first column's offset.
@@ -116,25 +152,25 @@ class Emulation {
 
   double read(const Place& place, int image, int channel, int row, int column) const {
     const Shape& s = x_.shape;
-    if (image >= s[0] || channel >= t_.shape.in_channels) return 0.0;
+    if (image < 0 || image >= s[0] || channel >= t_.shape.in_channels) return 0.0;
     if (row < 0 || row >= s[2] || column < 0 || column >= s[3]) return 0.0;
     const std::int64_t plane = image * s[1] + place.group * t_.shape.in_channels + channel;
     return x_.values[static_cast<std::size_t>((plane * s[2] + row) * s[3] + column)];
   }
 
   void write(const Place& place, int position, int phase) {
-    const Position q(t_, position);
+    const Position q = Position::of_tile(t_, place, position);
     const int column_phases = static_cast<int>(t_.shape.columns.stride);
-    const std::int64_t image = place.image + q.image;
-    const std::int64_t row = (place.row + q.row) * t_.shape.rows.stride +
-                             place.set * t_.tile.row_phases + phase / column_phases;
-    const std::int64_t column = (place.column + q.column) * column_phases + phase % column_phases;
+    const std::int64_t image = q.image;
+    const std::int64_t row =
+        q.row * t_.shape.rows.stride + place.set * t_.tile.row_phases + phase / column_phases;
+    const std::int64_t column = q.column * column_phases + phase % column_phases;
     if (image >= y.shape[0] || row >= y.shape[2] || column >= y.shape[3]) return;
     const int end = std::min(place.channel + t_.tile.out_channels, t_.shape.out_channels);
     for (int channel = place.channel; channel < end; ++channel) {
       const std::int64_t plane = image * y.shape[1] + place.group * t_.shape.out_channels + channel;
       const auto at = static_cast<std::size_t>((plane * y.shape[2] + row) * y.shape[3] + column);
-      y.values[at] = sum(place, q.in_window(t_), phase, channel);
+      y.values[at] = sum(place, Position(t_, position).in_window(t_), phase, channel);
       ++writes[at];
       wrote_ = true;
     }
@@ -176,9 +212,9 @@ Image draw_image(Draw& draw, const Shape& shape) {
   return image;
 }
 
-TEST(Tiling, TilesGiveEveryOutputOnceAndAsDefined) {
+void check_outputs(const std::vector<Case>& cases) {
   Draw draw(1);
-  for (const Case& c : draw_cases(2, 40)) {
+  for (const Case& c : cases) {
     const Tiling tiling = c.tiling();
     ASSERT_TRUE(tiling_fits(tiling.shape)) << describe(c);
     Image x = draw_image(draw, c.x);
@@ -201,6 +237,23 @@ TEST(Tiling, TilesGiveEveryOutputOnceAndAsDefined) {
                                       });
     ASSERT_EQ(emulation.y.values, expected.values) << describe(c);
   }
+}
+
+TEST(Tiling, TilesGiveEveryOutputOnceAndAsDefined) { check_outputs(draw_cases(2, 40)); }
+
+TEST(Tiling, FlatTilesGiveEveryOutputOnceAndAsDefined) { check_outputs(draw_flat_cases(8, 20)); }
+
+TEST(Tiling, FlatTilesLoseNothingButTheEndsOfRows) {
+  const Case c{{128, 32, 16, 16},
+               {32, 64, 4, 4},
+               {.stride = 2, .padding = 1, .output_padding = 1},
+               {1, 1, 128, 2, 64, 16, 2, true}};
+  const Tiling t = c.tiling();
+  ASSERT_EQ(t.line_columns, 18);  // 17 and a zero
+  ASSERT_EQ(t.line_rows, 18);
+  ASSERT_EQ(t.tiles(), (127 * 18 * 18 + 16 * 18 + 17 + 127) / 128);
+  ASSERT_EQ(t.first_column, -20);  // a row and a column before, in vectors of 2
+  ASSERT_TRUE(t.ragged);
 }
 
 // ---- windows -----------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ std::string pattern_of(const KernelPlan& plan) {
   out << operand << ",.*StaticConfig<" << c.channels << ",." << c.row_phases << ",."
       << c.column_phases << ",." << c.blocks << ",." << c.groups << ",." << c.teams << ",."
       << c.chunks << ",." << c.vector << ",." << word(c.resident) << ",." << word(c.split) << ",."
-      << c.kernel << ",." << c.padding << ",." << c.columns << '>';
+      << c.kernel << ",." << c.padding << ",." << c.columns << ",." << word(c.flat) << '>';
   return out.str();
 }
 

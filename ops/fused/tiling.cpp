@@ -20,17 +20,66 @@ int tiles_for(std::int64_t count, int size) { return int_of((count + size - 1) /
 /// Appends a set's taps.
 void append_taps(Tiling& tiling, int set, const TapList& list) {
   TapTable& table = tiling.taps;
+  const int pitch = tiling.tile.flat ? tiling.line_columns : tiling.window_columns;
+  const int column =
+      tiling.tile.flat ? tiling.first_column - list.first_row_shift * pitch : tiling.first_column;
   int count = tiling.first_tap(set);
   for (int phase = 0, tap = 0; phase < tiling.phases; ++phase) {
     table.first[set * tiling.phases + phase] = count;
     for (; tap < list.count && list.taps[tap].phase == phase; ++tap, ++count) {
       const Tap& t = list.taps[tap];
-      table.window[count] = (t.row_shift - list.first_row_shift) * tiling.window_columns +
-                            t.column_shift - tiling.first_column;
+      table.window[count] = (t.row_shift - list.first_row_shift) * pitch + t.column_shift - column;
       table.kernel[count] = t.kernel;
     }
   }
   table.first[(set + 1) * tiling.phases] = count;
+}
+
+/// Places of a row of x and of q in a line, such that a tap never looks from one row of q into
+/// another row of x than its own.
+int line_length(const PhaseAxis& axis, ShiftRange shifts) {
+  const int input = int_of(axis.input);
+  const int count = int_of(axis.output_count(0));
+  return std::max({input, count, count + shifts.last, input - shifts.first});
+}
+
+/// Finishes what is different for flat tiles, but for their number.
+void lay_in_line(Tiling& t, const TapList& list) {
+  const int vector = t.tile.vector;
+  const ShiftRange rows{list.first_row_shift, list.last_row_shift};
+  const ShiftRange columns{list.first_column_shift, list.last_column_shift};
+  t.line_rows = line_length(t.shape.rows, rows);
+  t.line_columns = tiles_for(line_length(t.shape.columns, columns), vector) * vector;
+  const WindowColumns window =
+      window_columns(ShiftRange{rows.first * t.line_columns + columns.first,
+                                rows.last * t.line_columns + columns.last},
+                     t.tile.columns, vector);
+  t.first_row[0] = 0;
+  t.first_column = window.first;
+  t.window_rows = 1;
+  t.window_columns = window.count;
+  t.row_tiles = 1;
+  t.image_tiles = 1;
+}
+
+bool is_ragged(const Tiling& t) {
+  const TransposedShape& shape = t.shape;
+  return t.tile.flat || shape.images % t.tile.images != 0 ||
+         shape.rows.output % (t.tile.rows * shape.rows.stride) != 0 ||
+         shape.columns.output % (t.tile.columns * shape.columns.stride) != 0 ||
+         shape.out_channels % t.tile.out_channels != 0;
+}
+
+TilingDivisors divisors_of(const Tiling& t) {
+  return {.units = Divisor(t.units()),
+          .sets = Divisor(t.sets),
+          .channel_tiles = Divisor(t.channel_tiles),
+          .row_tiles = Divisor(t.row_tiles),
+          .column_tiles = Divisor(t.column_tiles),
+          .tile_rows = Divisor(t.tile.rows),
+          .tile_columns = Divisor(t.tile.columns),
+          .line_rows = Divisor(std::max(1, t.line_rows)),
+          .line_columns = Divisor(std::max(1, t.line_columns))};
 }
 
 }  // namespace
@@ -65,6 +114,12 @@ bool tiling_fits(const TransposedShape& shape) {
          planes(shape.out_channels) <= kMostPlanes;
 }
 
+std::int64_t line_positions(const Tiling& t) {
+  const std::int64_t rows =
+      std::int64_t{t.shape.images - 1} * t.line_rows + t.shape.rows.output_count(0) - 1;
+  return rows * t.line_columns + t.shape.columns.output_count(0);
+}
+
 Tiling make_tiling(const TransposedShape& shape, const TileShape& tile) {
   Tiling tiling{};
   tiling.shape = shape;
@@ -88,7 +143,13 @@ Tiling make_tiling(const TransposedShape& shape, const TileShape& tile) {
   tiling.first_column = columns.first;
   tiling.window_rows = tile.rows + row_span;
   tiling.window_columns = columns.count;
+  if (tile.flat) {
+    lay_in_line(tiling, lists[0]);
+    tiling.column_tiles = saturated((line_positions(tiling) + tile.columns - 1) / tile.columns);
+  }
   for (int set = 0; set < tiling.sets; ++set) append_taps(tiling, set, lists[set]);
+  tiling.ragged = is_ragged(tiling);
+  tiling.by = divisors_of(tiling);
   return tiling;
 }
 

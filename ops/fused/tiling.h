@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "tenon/ops/conv.h"
+#include "tenon/ops/fused/divisor.h"
 #include "tenon/ops/fused/phases.h"
 
 namespace tenon::ops {
@@ -89,11 +90,14 @@ struct WindowColumns {
   int first;
   int count;
 };
-constexpr WindowColumns window_columns(const TapList& list, int columns, int vector) {
-  const int below = ((list.first_column_shift % vector) + vector) % vector;
-  const int first = list.first_column_shift - below;
-  const int needed = columns + list.last_column_shift - first;
+constexpr WindowColumns window_columns(ShiftRange shifts, int columns, int vector) {
+  const int first = shifts.first - ((shifts.first % vector) + vector) % vector;
+  const int needed = columns + shifts.last - first;
   return {first, (needed + vector - 1) / vector * vector};
+}
+constexpr WindowColumns window_columns(const TapList& list, int columns, int vector) {
+  return window_columns(ShiftRange{list.first_column_shift, list.last_column_shift}, columns,
+                        vector);
 }
 
 // ---- tiles -----------------------------------------------------------------------------------
@@ -115,13 +119,14 @@ struct TransposedShape {
 
 /// What a kernel is compiled or launched for.
 struct TileShape {
-  int images;        ///< of a tile
-  int rows;          ///< of positions q
-  int columns;       ///< likewise
-  int row_phases;    ///< in one set
-  int out_channels;  ///< of a tile
-  int in_channels;   ///< of one stage of the pipeline
-  int vector;        ///< columns of x that are read at once; divides `columns`
+  int images;         ///< of a tile
+  int rows;           ///< of positions q
+  int columns;        ///< likewise
+  int row_phases;     ///< in one set
+  int out_channels;   ///< of a tile
+  int in_channels;    ///< of one stage of the pipeline
+  int vector;         ///< columns of x that are read at once; divides `columns`
+  bool flat = false;  ///< a run of `columns` positions; images and rows are 1
 
   int positions() const { return images * rows * columns; }
 };
@@ -133,6 +138,19 @@ struct TapTable {
   int kernel[kMostTaps];  ///< kernel row · kernel columns + kernel column
 };
 
+/// What the kernel divides the numbers of tiles and positions by.
+struct TilingDivisors {
+  Divisor units;
+  Divisor sets;
+  Divisor channel_tiles;
+  Divisor row_tiles;
+  Divisor column_tiles;
+  Divisor tile_rows;
+  Divisor tile_columns;
+  Divisor line_rows;
+  Divisor line_columns;
+};
+
 /// Everything that says which tile does what.
 struct Tiling {
   TransposedShape shape;
@@ -141,14 +159,18 @@ struct Tiling {
   int phases;         ///< of one set: row_phases · stride.w
   int channel_tiles;  ///< of one group's output channels
   int row_tiles;      ///< tiles an image has along rows of q
-  int column_tiles;
+  int column_tiles;   ///< with flat tiles all of a unit
   int image_tiles;
+  bool ragged;      ///< not all tiles lie inside of y as a whole
   int stages;       ///< of in_channels each that a tile sums over
   int window_rows;  ///< of x, for one image of a tile
   int window_columns;
   int first_row[kMostStride];  ///< of the window of a set, relative to the tile's first q
   int first_column;
+  int line_rows;     ///< of an image; with flat tiles
+  int line_columns;  ///< a multiple of the vector
   TapTable taps;
+  TilingDivisors by;
 
   /// Tiles with the same weights: group, tile of output channels, set.
   TENON_HOST_DEVICE int units() const { return shape.groups * channel_tiles * sets; }
@@ -175,7 +197,11 @@ struct Tiling {
 /// strides to 4, dilations to 2^10, planes of x and y to 2^23 elements, no empty tensor.
 bool tiling_fits(const TransposedShape& shape);
 
-/// Cuts `shape`, which fits, into tiles of `tile`; `tile.row_phases` divides the stride.
+/// Positions of a line of flat tiles, up to the last that is wanted.
+std::int64_t line_positions(const Tiling& tiling);
+
+/// Cuts `shape`, which fits, into tiles of `tile`; `tile.row_phases` divides the stride, and is the
+/// stride for flat tiles, whose windows must be as small as those of kernels without dilation.
 Tiling make_tiling(const TransposedShape& shape, const TileShape& tile);
 
 }  // namespace tenon::ops

@@ -92,27 +92,31 @@ bool fill_shared_memory(KernelPlan& plan, int limit) {
 std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape, int limit) {
   const KernelConfig& config = row.config;
   if (!geometry_fits(config, shape)) return std::nullopt;
-  // Kernels for 32 channels are there for those who have no more.
-  if (config.kernel != 0 && !config.split && config.channels < 64 &&
+  // Kernels for 32 channels are there for those who have no more, or where small tiles fill the
+  // last wave better.
+  if (config.kernel != 0 && !config.split && !config.flat && config.channels < 64 &&
       shape.out_channels > config.channels) {
     return std::nullopt;
   }
   // The kernel counts what lies between the images of a tile, and tiles, in 32 bits.
   const double image_elements = static_cast<double>(shape.groups) * shape.in_channels *
                                 static_cast<double>(shape.rows.input * shape.columns.input);
-  if (row.images > 1 && row.images * image_elements > (1 << 30)) return std::nullopt;
+  const int images = config.flat ? shape.images : row.images;
+  if (images > 1 && images * image_elements > (1 << 30)) return std::nullopt;
   const TileShape tile{.images = row.images,
                        .rows = row.rows,
                        .columns = row.columns,
                        .row_phases = config.row_phases,
                        .out_channels = config.channels,
                        .in_channels = config.chunks * channels_of_row(row.operand),
-                       .vector = config.vector};
+                       .vector = config.vector,
+                       .flat = config.flat};
   KernelPlan plan{&row, make_tiling(shape, tile), 0, {}, 0, {}};
   const Tiling& t = plan.tiling;
   const double tiles = static_cast<double>(t.image_tiles) * t.row_tiles * t.column_tiles *
                        t.channel_tiles * t.sets * t.shape.groups;
   if (tiles > (1 << 30)) return std::nullopt;
+  if (config.flat && line_positions(t) > (1 << 30)) return std::nullopt;
   // Weights that stay are those of one set.
   if (config.resident && t.sets != 1) return std::nullopt;
   if (plan.tiling.window_rows > 1023 || plan.tiling.window_columns > 1023) return std::nullopt;

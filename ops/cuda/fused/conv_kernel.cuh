@@ -19,8 +19,9 @@
 // one.
 #pragma once
 
+#include "tenon/core/cuda/launch.cuh"
 #include "tenon/ops/cuda/fused/bulk_loader.cuh"
-#include "tenon/ops/cuda/fused/tile_writer.cuh"
+#include "tenon/ops/cuda/fused/ragged_writer.cuh"
 #include "tenon/ops/cuda/fused/window_loader.cuh"
 
 namespace tenon::ops::cuda {
@@ -124,7 +125,8 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
   auto* full = reinterpret_cast<PipelineBarrier*>(shared + layout.barriers);
   PipelineBarrier* empty = full + arguments.slots;
   const bool leader = threadIdx.x % 32 == 0;
-  const Multiplier multiplier(t, group);
+  Multiplier multiplier(t, group);
+  [[maybe_unused]] TileBias<Element, Config> bias;
   const std::uint32_t x = shared_address(shared + layout.x);
   const std::uint32_t weights = shared_address(shared + layout.weights);
   const bool take_turns = Config::value.groups == 2 && arguments.take_turns;
@@ -136,13 +138,16 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
     const TilePlace place(t, tile);
     [[maybe_unused]] Sums<Config> totals;
     if constexpr (Config::value.split) {
-      begin_sums<Element, Config>(arguments, place, totals);
-      clear_sums<Config>(sums);
+      TileBias<Element, Config> early;  // there are no registers to hold it in
+      early.load(arguments, place);
+      early.fill(totals);
     } else {
-      begin_sums<Element, Config>(arguments, place, sums);
+      bias.load(arguments, place);
     }
+    multiplier.begin(sums);
     if (take_turns) named_barrier_wait(1 + group, 256);
-    int unfinished = -1;  // the slot whose products may still be under way
+    [[maybe_unused]] int summed = 0;  // stages whose sums have not joined the totals
+    int unfinished = -1;              // the slot whose products may still be under way
     for (int stage = 0; stage < t.stages; ++stage) {
       full[ring.slot].wait(ring.parity);
       multiplier.add(place.set, x + ring.slot * layout.x_bytes,
@@ -156,10 +161,12 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
       ring.advance(arguments.slots);
       if constexpr (Config::value.split) {
         // The tensor cores cut digits off at every sum, so that long sums drift: keep them short.
-        if ((stage + 1) % arguments.stages_of_sum == 0) {
+        if (++summed == arguments.stages_of_sum) {
           multiplier.template wait<0>();
           multiplier.settle(sums);
-          move_sums<Config>(sums, totals);
+          add_sums<Config>(sums, totals);
+          multiplier.begin(sums);
+          summed = 0;
         }
       }
     }
@@ -170,10 +177,11 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
     }
     multiplier.settle(sums);
     if constexpr (Config::value.split) {
-      move_sums<Config>(sums, totals);
-      finish<Element, Config>(arguments, place, group, totals, chain);
+      if (summed > 0) add_sums<Config>(sums, totals);
+      finish<Element, Config>(arguments, place, group, totals, NoBias(), chain,
+                              shared + layout.staging);
     } else {
-      finish<Element, Config>(arguments, place, group, sums, chain);
+      finish<Element, Config>(arguments, place, group, sums, bias, chain, shared + layout.staging);
     }
   }
 }
@@ -194,7 +202,8 @@ __device__ void list_places(const Tiling& t, int* places) {
 /// units where the weights are resident. Dynamic shared memory as SharedLayout says.
 template <class Operand, class Config, template <class, class> class MultiplierOf, class Chain>
 __global__ void __launch_bounds__(Config::value.threads(), 1)
-    conv_epilogue_kernel(const __grid_constant__ KernelArguments arguments, const Chain chain) {
+    conv_epilogue_kernel(const tenon::cuda::PreviousKernel previous,
+                         const __grid_constant__ KernelArguments arguments, const Chain chain) {
   using Multiplier = MultiplierOf<Operand, Config>;
   extern __shared__ __align__(128) char shared[];
   const Tiling& t = arguments.tiling;
@@ -214,9 +223,12 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
     // Bulk copies, which end a barrier's phase, must find it initialised too.
     if constexpr (Multiplier::kAsync) fence_for_tensor_cores();
   }
-  if (arguments.raw.slots == 0) {
+  if (arguments.raw.slots == 0 && !Config::value.flat) {
     list_places<Config>(t, reinterpret_cast<int*>(shared + layout.places));
   }
+  previous.wait();
+  // The blocks of a kernel behind this one may wait on the multiprocessors that run out of tiles.
+  let_next_kernel_begin();
   if (Config::value.resident && threadIdx.x == 0) {
     const TilePlace first(t, blockIdx.x);
     copy_bulk(

@@ -6,8 +6,8 @@ namespace {
 
 using Base = Geometry<1, 3, 1>;
 
-/// Measured on an H100, ms in tf32 and bfloat16: s1 4x64 resident 0.051 (0.060 with turns) and
-/// 0.033, 4x64 0.051 and 0.034.
+/// Measured on an H100, ms in tf32 and bfloat16: s1 4x64 resident 0.046 (0.060 with turns, before
+/// the last changes) and 0.029, 4x64 0.048 and 0.032.
 template <class Operand>
 constexpr auto rows_of() {
   using Resident = Base::Config<64, 64, 2, 2, true>;

@@ -24,9 +24,18 @@ struct KernelConfig {
   int kernel;
   int padding;
   int columns;  ///< of the tile
+  bool flat;    ///< the tiles are (ops/fused/tiling.h)
 
-  /// Whether windows come by bulk copies, where x allows them: rows of narrow tiles are too short.
-  constexpr bool bulk() const { return columns >= 64; }
+  /// Whether windows come by bulk copies, where x allows them: rows of narrow tiles are too short,
+  /// and those of flat ones no boxes.
+  constexpr bool bulk() const { return columns >= 64 && !flat; }
+  /// Whether warps put the results of ragged tiles in order in shared memory: on sm_90, which has
+  /// enough of it, except where the code it takes costs the other tiles more (wide ones, 10 %), and
+  /// where it would not fit the registers. A warp has two such places of staging_bytes().
+  constexpr bool stages_results() const {
+    return kernel != 0 && (columns == 8 || flat) && column_phases <= 2 && !split;
+  }
+  constexpr int staging_bytes() const { return 4 * row_phases * (64 * column_phases + 32); }
   constexpr int phases() const { return row_phases * column_phases; }
   constexpr int positions() const { return 64 * blocks * groups; }
   constexpr int threads() const { return 128 * (groups + teams); }
@@ -38,17 +47,17 @@ struct KernelConfig {
 /// The same as a type: a kernel's template argument.
 template <int kChannels, int kRowPhases, int kColumnPhases, int kBlocks, int kGroups, int kTeams,
           int kChunks, int kVector, bool kResident, bool kSplit, int kKernel = 0, int kPadding = 0,
-          int kColumns = 0>
+          int kColumns = 0, bool kFlat = false>
 struct StaticConfig {
   static constexpr KernelConfig value{kChannels, kRowPhases, kColumnPhases, kBlocks,   kGroups,
                                       kTeams,    kChunks,    kVector,       kResident, kSplit,
-                                      kKernel,   kPadding,   kColumns};
+                                      kKernel,   kPadding,   kColumns,      kFlat};
 };
 
 /// Whether two lanes join their runs of z, so that a store writes longer ones: where a warp's 16
 /// positions are neighbours, and a run is not as wide as a store already.
 constexpr bool joins_runs(KernelConfig config) {
-  return config.columns >= 64 && config.column_phases <= 2;
+  return config.columns >= 64 && config.column_phases <= 2 && !config.flat;
 }
 
 /// Warps of a team of producers.
@@ -96,6 +105,7 @@ struct SharedLayout {
   int x_bytes;
   int weights;  ///< slots of weight_bytes, or all stages of the block's unit
   int weight_bytes;
+  int staging;  ///< of the consumers' warps, for ragged tiles
   int total;
 
   TENON_HOST_DEVICE SharedLayout(KernelConfig config, const Tiling& t, int slots,
@@ -110,7 +120,10 @@ struct SharedLayout {
         x_bytes(config.halves() * config.chunks * t.chunk_rows() * 16),
         weights(x + slots * x_bytes),
         weight_bytes(t.most_taps() * config.tap_rows() * 16),
-        total(weights + weight_bytes * (config.resident ? t.stages : slots)) {}
+        staging(weights + weight_bytes * (config.resident ? t.stages : slots)),
+        total(staging + (config.stages_results() && t.ragged
+                             ? 4 * config.groups * 2 * config.staging_bytes()
+                             : 0)) {}
 };
 
 }  // namespace tenon::ops::cuda

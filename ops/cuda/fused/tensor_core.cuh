@@ -101,6 +101,14 @@ __device__ inline void named_barrier_arrive(int id, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+/// Lets the kernel behind this one be set up, if it waits for this one (core/cuda/launch.cuh), as
+/// soon as all blocks of this one have come here, instead of when the last one ends.
+__device__ inline void let_next_kernel_begin() {
+#if __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
 // ---- copies ----------------------------------------------------------------------------------
 
 /// Starts a copy of 16 bytes from global to shared memory, past the registers.

@@ -16,30 +16,56 @@ struct TilePlace {
   int unit;
 
   __device__ TilePlace(const Tiling& t, int tile) {
-    unit = tile % t.units();
-    set = unit % t.sets;
-    channel = unit / t.sets % t.channel_tiles * t.tile.out_channels;
-    group = unit / t.sets / t.channel_tiles;
-    int rest = tile / t.units();
-    column = rest % t.column_tiles * t.tile.columns;
-    rest /= t.column_tiles;
-    row = rest % t.row_tiles * t.tile.rows;
-    image = rest / t.row_tiles * t.tile.images;
+    unit = t.by.units.rest(tile);
+    set = t.by.sets.rest(unit);
+    const int channel_unit = t.by.sets.quotient(unit);
+    channel = t.by.channel_tiles.rest(channel_unit) * t.tile.out_channels;
+    group = t.by.channel_tiles.quotient(channel_unit);
+    int rest = t.by.units.quotient(tile);
+    column = t.by.column_tiles.rest(rest) * t.tile.columns;
+    rest = t.by.column_tiles.quotient(rest);
+    row = t.by.row_tiles.rest(rest) * t.tile.rows;
+    image = t.by.row_tiles.quotient(rest) * t.tile.images;
   }
 };
 
-/// Where a position of the tile lies.
+/// Where a position lies.
 struct PositionPlace {
   int image;
   int row;
   int column;
 
+  /// Of a tile that is not flat, in the tile.
   __device__ PositionPlace(const Tiling& t, int position) {
-    const int line = position / t.tile.columns;
-    column = position % t.tile.columns;
-    row = line % t.tile.rows;
-    image = line / t.tile.rows;
+    const int line = t.by.tile_columns.quotient(position);
+    column = t.by.tile_columns.rest(position);
+    row = t.by.tile_rows.rest(line);
+    image = t.by.tile_rows.quotient(line);
   }
+
+  /// Position `position` of a line of flat tiles, in x and y as a whole.
+  __device__ static PositionPlace in_line(const Tiling& t, int position) {
+    PositionPlace place;
+    const int line = t.by.line_columns.quotient(position);
+    place.column = t.by.line_columns.rest(position);
+    place.row = t.by.line_rows.rest(line);
+    place.image = t.by.line_rows.quotient(line);
+    return place;
+  }
+
+  /// Position `position` of a tile in y as a whole.
+  template <bool kFlat>
+  __device__ static PositionPlace of_tile(const Tiling& t, const TilePlace& tile, int position) {
+    if constexpr (kFlat) return in_line(t, tile.column + position);
+    PositionPlace place(t, position);
+    place.column += tile.column;
+    place.row += tile.row;
+    place.image += tile.image;
+    return place;
+  }
+
+ private:
+  PositionPlace() = default;
 };
 
 /// The first window position of a block of 64 positions of the tile.

@@ -1,4 +1,4 @@
-// The consumers' end: sums begin with the bias, and end as z.
+// The consumers' end: sums, bias and chain become z.
 #pragma once
 
 #include <type_traits>
@@ -27,9 +27,9 @@ __device__ void clear_sums(Sums<Config>& sums) {
   }
 }
 
-/// totals += sums; sums = 0.
+/// totals += sums.
 template <class Config>
-__device__ void move_sums(Sums<Config>& sums, Sums<Config>& totals) {
+__device__ void add_sums(const Sums<Config>& sums, Sums<Config>& totals) {
 #pragma unroll
   for (int block = 0; block < Config::value.blocks; ++block) {
 #pragma unroll
@@ -40,14 +40,62 @@ __device__ void move_sums(Sums<Config>& sums, Sums<Config>& totals) {
       }
     }
   }
-  clear_sums<Config>(sums);
 }
 
-/// Writes the results of neighbouring columns; kWhole: all are inside, at an address that the run's
-/// size divides.
-template <bool kWhole, class Element, int kCount>
-__device__ void store_run(Element* at, const float (&values)[kCount], int inside) {
-  if constexpr (kWhole && kCount % 2 == 0) {
+/// Where sums hold the bias already.
+struct NoBias {
+  __device__ float operator()(int /*j*/, int /*odd*/) const { return 0.0f; }
+};
+
+/// The bias of a lane's channels of a tile.
+template <class Element, class Config>
+class TileBias {
+ public:
+  /// Reads it, early: it is wanted behind the products. Few blocks ever change their channels.
+  __device__ void load(const KernelArguments& arguments, const TilePlace& place) {
+    if (place.unit == unit_) return;
+    unit_ = place.unit;
+    const int first = place.channel + static_cast<int>(threadIdx.x) % 4 * 2;
+    const int last = arguments.tiling.shape.out_channels - 1;
+    const Element* bias = static_cast<const Element*>(arguments.bias) +
+                          place.group * arguments.tiling.shape.out_channels;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const int channel = min(first + i / 2 * 8 + i % 2, last);
+      values_[i] = arguments.bias == nullptr ? Element(0.0f) : bias[channel];
+    }
+  }
+
+  /// Of channel 8j + 2(lane%4) + odd of the tile.
+  __device__ float operator()(int j, int odd) const {
+    return tenon::cuda::convert<float>(values_[2 * j + odd]);
+  }
+
+  /// sums = the bias.
+  __device__ void fill(Sums<Config>& sums) const {
+#pragma unroll
+    for (int block = 0; block < Config::value.blocks; ++block) {
+#pragma unroll
+      for (int phase = 0; phase < Config::value.phases(); ++phase) {
+#pragma unroll
+        for (int i = 0; i < Config::value.channels / 2; ++i) {
+          sums[block][phase][i] = (*this)(i / 4, i % 2);
+        }
+      }
+    }
+  }
+
+ private:
+  static constexpr int kCount = Config::value.channels / 4;
+
+  Element values_[kCount];
+  int unit_ = -1;
+};
+
+/// Writes results of neighbouring columns at an address that their size divides.
+template <class Element, int kCount>
+__device__ void store_run(Element* at, const float (&values)[kCount]) {
+  if constexpr (kCount % 2 == 0) {
     if constexpr (std::is_same_v<Element, float>) {
       if constexpr (kCount == 2) {
         __stcs(reinterpret_cast<float2*>(at), make_float2(values[0], values[1]));
@@ -63,32 +111,55 @@ __device__ void store_run(Element* at, const float (&values)[kCount], int inside
     }
   } else {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      if (kWhole || i < inside) at[i] = tenon::cuda::convert<Element>(values[i]);
-    }
+    for (int i = 0; i < kCount; ++i) at[i] = tenon::cuda::convert<Element>(values[i]);
+  }
+}
+
+/// Writes the first `inside` of them; `together`: all or none of them are, and the size divides.
+template <class Element, int kCount>
+__device__ void store_part(Element* at, const float (&values)[kCount], int inside, bool together) {
+  if (together && inside > 0) store_run(at, values);
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    if (!together && i < inside) at[i] = tenon::cuda::convert<Element>(values[i]);
   }
 }
 
 /// A lane has the runs of positions p and p + 8 (`values`), its partner, 4 lanes on, those of the
-/// next position. Afterwards one has both runs of the first half in `joined`, the other those of
-/// the second, so that a store of the warp writes all of its 16 positions, which are whole lines of
-/// z in float32 with two column phases.
-template <int kRun>
-__device__ void join_with_partner(const float (&values)[2][kRun], bool first,
-                                  float (&joined)[2 * kRun]) {
+/// next position. One of them stores both runs of the first half at `at`, the other those of the
+/// second, so that a store of the warp writes all of its 16 positions, which are whole lines of z
+/// in float32 with two column phases. Numbers of two bytes change lanes as pairs.
+template <class Element, int kRun>
+__device__ void store_joined(Element* at, const float (&values)[2][kRun], bool first) {
+  const auto of_partner = [](auto value) { return __shfl_xor_sync(~0U, value, 4); };
+  if constexpr (std::is_same_v<Element, float>) {
+    float joined[2 * kRun];
 #pragma unroll
-  for (int k = 0; k < kRun; ++k) {
-    const float other = __shfl_xor_sync(~0U, first ? values[1][k] : values[0][k], 4);
-    joined[k] = first ? values[0][k] : other;
-    joined[kRun + k] = first ? other : values[1][k];
+    for (int k = 0; k < kRun; ++k) {
+      const float other = of_partner(first ? values[1][k] : values[0][k]);
+      joined[k] = first ? values[0][k] : other;
+      joined[kRun + k] = first ? other : values[1][k];
+    }
+    store_run(at, joined);
+  } else if constexpr (kRun == 1) {
+    const std::uint32_t mine = round_pair<Element>(values[0][0], values[1][0]);
+    const std::uint32_t other = of_partner(mine);
+    __stcs(reinterpret_cast<unsigned*>(at), __byte_perm(mine, other, first ? 0x5410 : 0x3276));
+  } else {
+    static_assert(kRun == 2);
+    const std::uint32_t mine[2] = {round_pair<Element>(values[0][0], values[0][1]),
+                                   round_pair<Element>(values[1][0], values[1][1])};
+    const std::uint32_t other = of_partner(first ? mine[1] : mine[0]);
+    __stcs(reinterpret_cast<uint2*>(at),
+           make_uint2(first ? mine[0] : other, first ? other : mine[1]));
   }
 }
 
-/// Applies the chain to the sums and writes z. kWhole: the tile has no part outside of z, and rows
-/// of z begin where joined runs can be stored at once.
-template <bool kWhole, class Element, class Config, class Chain>
+/// Adds the bias to the sums, applies the chain and writes z. kWhole: the tile has no part outside
+/// of z, and rows of z begin where joined runs can be stored at once.
+template <bool kWhole, class Element, class Config, class Bias, class Chain>
 __device__ void write_tile(const KernelArguments& arguments, const TilePlace& place, int group,
-                           const Sums<Config>& sums, const Chain& chain) {
+                           const Sums<Config>& sums, const Bias& bias, const Chain& chain) {
   constexpr KernelConfig kConfig = Config::value;
   constexpr bool kJoins = kWhole && joins_runs(kConfig);
   const Tiling& t = arguments.tiling;
@@ -98,58 +169,67 @@ __device__ void write_tile(const KernelArguments& arguments, const TilePlace& pl
   const int width = static_cast<int>(t.shape.columns.output);
   const int plane = height * width;
   const int channel = place.channel + lane % 4 * 2;
+  const int channels_left = t.shape.out_channels - channel;
   [[maybe_unused]] const bool first = lane / 4 % 2 == 0;
+  [[maybe_unused]] const bool together =
+      !kConfig.split && kConfig.column_phases % 2 == 0 && width % kConfig.column_phases == 0;
   bool any_nan = false;
 #pragma unroll
   for (int block = 0; block < kConfig.blocks; ++block) {
     // The 16 positions of a warp are neighbours: half a line of z each 8 of them.
     Element* at[2];
-    int image[2];
-    int row[2];
-    int inside[2];  // columns from here to the end
+    int inside[2][kConfig.row_phases];  // columns from here to the end
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const PositionPlace position(
-          t, (group * kConfig.blocks + block) * 64 + warp * 16 + half * 8 + lane / 4);
-      image[half] = place.image + position.image;
-      row[half] = (place.row + position.row) * static_cast<int>(t.shape.rows.stride) +
-                  place.set * kConfig.row_phases;
-      const int column = (place.column + position.column) * kConfig.column_phases;
-      inside[half] = image[half] < t.shape.images ? width - column : 0;
-      at[half] =
-          static_cast<Element*>(arguments.z) +
-          static_cast<std::int64_t>(
-              (image[half] * t.shape.groups + place.group) * t.shape.out_channels + channel) *
-              plane +
-          row[half] * width + column;
+      const auto position = PositionPlace::of_tile<kConfig.flat>(
+          t, place, (group * kConfig.blocks + block) * 64 + warp * 16 + half * 8 + lane / 4);
+      const int image = position.image;
+      const int row =
+          position.row * static_cast<int>(t.shape.rows.stride) + place.set * kConfig.row_phases;
+      const int column = position.column * kConfig.column_phases;
+#pragma unroll
+      for (int i = 0; i < kConfig.row_phases; ++i) {
+        inside[half][i] = image < t.shape.images && row + i < height ? width - column : 0;
+      }
+      at[half] = static_cast<Element*>(arguments.z) +
+                 static_cast<std::int64_t>(
+                     (image * t.shape.groups + place.group) * t.shape.out_channels + channel) *
+                     plane +
+                 row * width + column;
     }
     if (kJoins && !first) at[0] = at[1] - kConfig.column_phases;
 #pragma unroll
     for (int j = 0; j < kConfig.channels / 8; ++j) {
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
-        if (kWhole || channel + 8 * j + odd < t.shape.out_channels) {
+        const float shift = bias(j, odd);
 #pragma unroll
-          for (int i = 0; i < kConfig.row_phases; ++i) {
-            float values[2][kConfig.column_phases];
+        for (int i = 0; i < kConfig.row_phases; ++i) {
+          // Of all positions, inside or not: branches would keep the chains apart, whose latencies
+          // are to hide behind one another.
+          float values[2][kConfig.column_phases];
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+#pragma unroll
+            for (int k = 0; k < kConfig.column_phases; ++k) {
+              const float sum =
+                  sums[block][i * kConfig.column_phases + k][4 * j + 2 * half + odd] + shift;
+              if constexpr (kConfig.split) any_nan |= isnan(sum);
+              values[half][k] = chain(sum);
+            }
+          }
+          if constexpr (kJoins) {
+            store_joined(at[0] + i * width, values, first);
+          } else {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-              if (!kWhole && (inside[half] <= 0 || row[half] + i >= height)) continue;
-#pragma unroll
-              for (int k = 0; k < kConfig.column_phases; ++k) {
-                const float sum =
-                    sums[block][i * kConfig.column_phases + k][4 * j + 2 * half + odd];
-                if constexpr (kConfig.split) any_nan |= isnan(sum);
-                values[half][k] = chain(sum);
+              if constexpr (kWhole) {
+                store_run(at[half] + i * width, values[half]);
+              } else {
+                const bool there = 8 * j + odd < channels_left;
+                store_part(at[half] + i * width, values[half], there ? inside[half][i] : 0,
+                           together);
               }
-              if constexpr (!kJoins) {
-                store_run<kWhole>(at[half] + i * width, values[half], inside[half]);
-              }
-            }
-            if constexpr (kJoins) {
-              float joined[2 * kConfig.column_phases];
-              join_with_partner(values, first, joined);
-              store_run<true>(at[0] + i * width, joined, 0);
             }
           }
         }
@@ -159,54 +239,6 @@ __device__ void write_tile(const KernelArguments& arguments, const TilePlace& pl
     }
   }
   if (any_nan) *arguments.found_nan = 1;
-}
-
-template <class Element, class Config, class Chain>
-__device__ void finish(const KernelArguments& arguments, const TilePlace& place, int group,
-                       const Sums<Config>& sums, const Chain& chain) {
-  const Tiling& t = arguments.tiling;
-  constexpr int kRun = (joins_runs(Config::value) ? 2 : 1) * Config::value.column_phases;
-  const int rows_end = (place.row + t.tile.rows - 1) * static_cast<int>(t.shape.rows.stride) +
-                       (place.set + 1) * Config::value.row_phases;
-  const bool whole =
-      rows_end <= t.shape.rows.output &&
-      (place.column + t.tile.columns) * Config::value.column_phases <= t.shape.columns.output &&
-      place.image + t.tile.images <= t.shape.images &&
-      place.channel + Config::value.channels <= t.shape.out_channels &&
-      (kRun == 3 || t.shape.columns.output % kRun == 0);
-  if (whole) {
-    write_tile<true, Element, Config>(arguments, place, group, sums, chain);
-  } else {
-    write_tile<false, Element, Config>(arguments, place, group, sums, chain);
-  }
-}
-
-/// Begins the sums with the bias.
-template <class Element, class Config>
-__device__ void begin_sums(const KernelArguments& arguments, const TilePlace& place,
-                           Sums<Config>& sums) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int last = arguments.tiling.shape.out_channels - 1;
-  const Element* bias = arguments.bias == nullptr
-                            ? nullptr
-                            : static_cast<const Element*>(arguments.bias) +
-                                  place.group * arguments.tiling.shape.out_channels;
-#pragma unroll
-  for (int j = 0; j < Config::value.channels / 8; ++j) {
-#pragma unroll
-    for (int odd = 0; odd < 2; ++odd) {
-      const int channel = min(place.channel + 8 * j + lane % 4 * 2 + odd, last);
-      const float shift = bias == nullptr ? 0.0f : tenon::cuda::convert<float>(bias[channel]);
-#pragma unroll
-      for (int block = 0; block < Config::value.blocks; ++block) {
-#pragma unroll
-        for (int phase = 0; phase < Config::value.phases(); ++phase) {
-          sums[block][phase][4 * j + odd] = shift;
-          sums[block][phase][4 * j + 2 + odd] = shift;
-        }
-      }
-    }
-  }
 }
 
 }  // namespace tenon::ops::cuda

@@ -29,6 +29,9 @@ class WarpMultiplier {
 
   template <bool kConsumer>
   __device__ static void share_registers() {}
+  /// Before the first products of sums.
+  __device__ void begin(Sums<Config>& sums) const { clear_sums<Config>(sums); }
+
   template <int kPending>
   __device__ void wait() const {
     __syncwarp();

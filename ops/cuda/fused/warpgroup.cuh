@@ -32,29 +32,30 @@ __device__ inline void warpgroup_wait() {
 // The instruction names each register of the sums, hence a text for each number of columns.
 // clang-format off
 #define TENON_PRODUCT_32(type, tail) \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n32" type " {" \
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %18, 0; wgmma.mma_async.sync.aligned.m64n32" type " {" \
                "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15" \
-               "}, %16, %17, 1, 1, 1" tail ";" \
+               "}, %16, %17, p, 1, 1" tail "; }" \
                : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]), "+f"(s[7]), \
                  "+f"(s[8]), "+f"(s[9]), "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]), "+f"(s[14]), "+f"(s[15]) \
-               : "l"(a), "l"(b))
+               : "l"(a), "l"(b), "r"(static_cast<int>(add)))
 #define TENON_PRODUCT_64(type, tail) \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n64" type " {" \
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64" type " {" \
                "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
                "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31" \
-               "}, %32, %33, 1, 1, 1" tail ";" \
+               "}, %32, %33, p, 1, 1" tail "; }" \
                : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]), "+f"(s[7]), \
                  "+f"(s[8]), "+f"(s[9]), "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]), "+f"(s[14]), "+f"(s[15]), \
                  "+f"(s[16]), "+f"(s[17]), "+f"(s[18]), "+f"(s[19]), "+f"(s[20]), "+f"(s[21]), "+f"(s[22]), "+f"(s[23]), \
                  "+f"(s[24]), "+f"(s[25]), "+f"(s[26]), "+f"(s[27]), "+f"(s[28]), "+f"(s[29]), "+f"(s[30]), "+f"(s[31]) \
-               : "l"(a), "l"(b))
+               : "l"(a), "l"(b), "r"(static_cast<int>(add)))
 // clang-format on
 
-/// sum += a·b for 64 rows of a and kColumns rows of b, 32 bytes of channels each; asynchronous.
+/// sum += a·b, or without `add` sum = a·b, for 64 rows of a and kColumns rows of b, 32 bytes of
+/// channels each; asynchronous.
 /// Warp w of the group holds rows 16w to 16w + 15 of the sum, laid out for each 8 columns as by
 /// `multiply`.
 template <class Operand, int kColumns>
-__device__ inline void warpgroup_multiply(float* s, std::uint64_t a, std::uint64_t b) {
+__device__ inline void warpgroup_multiply(float* s, std::uint64_t a, std::uint64_t b, bool add) {
   if constexpr (std::is_same_v<Operand, Tf32>) {
     if constexpr (kColumns == 32) TENON_PRODUCT_32("k8.f32.tf32.tf32", "");
     if constexpr (kColumns == 64) TENON_PRODUCT_64("k8.f32.tf32.tf32", "");

@@ -1,6 +1,6 @@
 // The products of a stage by warpgroups, for sm_90a, unrolled for one geometry with square kernels,
 // all row phases in one set. Tiles must have 8 columns and a multiple of 8 rows, or a multiple of
-// 64 columns: then the eights of a block's 64 positions lie at equal distances.
+// 64 columns, as flat ones have: then the eights of a block's 64 positions lie at equal distances.
 #pragma once
 
 #include <utility>
@@ -27,7 +27,8 @@ class WarpgroupMultiplier {
   static constexpr bool kAsync = true;
 
   __device__ WarpgroupMultiplier(const Tiling& tiling, int group)
-      : chunk_rows_(tiling.chunk_rows()) {
+      : chunk_rows_(tiling.chunk_rows()),
+        pitch_(kConfig.flat ? tiling.line_columns : kWindow.count) {
 #pragma unroll
     for (int block = 0; block < kConfig.blocks; ++block) {
       first_position_[block] = first_window_position(tiling, group * kConfig.blocks + block);
@@ -44,6 +45,9 @@ class WarpgroupMultiplier {
       asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(72));
     }
   }
+
+  /// Before the first products of sums, which overwrite what these hold.
+  __device__ void begin(Sums<Config>& /*sums*/) { fresh_ = true; }
 
   template <int kPending>
   __device__ void wait() const {
@@ -62,8 +66,7 @@ class WarpgroupMultiplier {
     }
   }
 
-  __device__ void add(int /*set*/, std::uint32_t x, std::uint32_t weights,
-                      Sums<Config>& sums) const {
+  __device__ void add(int /*set*/, std::uint32_t x, std::uint32_t weights, Sums<Config>& sums) {
     // Descriptors count in rows of 16 bytes.
     x >>= 4;
     weights >>= 4;
@@ -75,38 +78,44 @@ class WarpgroupMultiplier {
       for (int pair = 0; pair < half_pairs(kConfig); ++pair) {
         const std::uint32_t half_x = chunk_x + x_half(kConfig, pair) * kConfig.chunks * chunk_rows_;
         const int half_chunk = weight_half(kConfig, pair) * kConfig.chunks + chunk;
-        add_taps(half_x, weights, half_chunk, sums, std::make_index_sequence<kTaps.count>());
+        const bool first = chunk == 0 && pair == 0;
+        add_taps(half_x, weights, half_chunk, first && fresh_, sums,
+                 std::make_index_sequence<kTaps.count>());
       }
     }
     warpgroup_commit();
+    fresh_ = false;
   }
 
  private:
   template <std::size_t... kTap>
-  __device__ void add_taps(std::uint32_t x, std::uint32_t weights, int half_chunk,
+  __device__ void add_taps(std::uint32_t x, std::uint32_t weights, int half_chunk, bool fresh,
                            Sums<Config>& sums, std::index_sequence<kTap...> /*taps*/) const {
-    (add_tap<kTap>(x, weights, half_chunk, sums), ...);
+    (add_tap<kTap>(x, weights, half_chunk, fresh, sums), ...);
   }
 
   template <std::size_t kTap>
-  __device__ void add_tap(std::uint32_t x, std::uint32_t weights, int half_chunk,
+  __device__ void add_tap(std::uint32_t x, std::uint32_t weights, int half_chunk, bool fresh,
                           Sums<Config>& sums) const {
     constexpr Tap kThis = kTaps.taps[kTap];
-    constexpr int kPosition = (kThis.row_shift - kTaps.first_row_shift) * kWindow.count +
-                              kThis.column_shift - kWindow.first;
+    constexpr bool kFirst = kTap == 0 || kTaps.taps[kTap == 0 ? 0 : kTap - 1].phase != kThis.phase;
+    const int position =
+        (kThis.row_shift - kTaps.first_row_shift) * pitch_ + kThis.column_shift - kWindow.first;
     const std::uint64_t b =
         descriptor(weights + static_cast<int>(kTap) * kConfig.tap_rows() + half_chunk * kChannels,
                    16 * kChannels, 16 * 8);
 #pragma unroll
     for (int block = 0; block < kConfig.blocks; ++block) {
       const std::uint64_t a =
-          descriptor(x + first_position_[block] + kPosition, 16 * chunk_rows_, 16 * kGroupRows);
-      warpgroup_multiply<Operand, kChannels>(sums[block][kThis.phase], a, b);
+          descriptor(x + first_position_[block] + position, 16 * chunk_rows_, 16 * kGroupRows);
+      warpgroup_multiply<Operand, kChannels>(sums[block][kThis.phase], a, b, !(kFirst && fresh));
     }
   }
 
   std::uint32_t chunk_rows_;
+  int pitch_;  // of the window's rows
   int first_position_[kConfig.blocks];
+  bool fresh_ = true;
 };
 
 }  // namespace tenon::ops::cuda

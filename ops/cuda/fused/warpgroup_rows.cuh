@@ -17,6 +17,10 @@ struct Geometry {
   using Config = StaticConfig<kChannels, kStride, kStride, kBlocks, 2, 2, kChunks,
                               kColumns == 8 && !kSplit ? 2 : 1, kResident, kSplit, kKernel,
                               kPadding, kColumns>;
+  /// With flat tiles of 128 positions.
+  template <int kChannels, int kChunks, bool kResident>
+  using FlatConfig = StaticConfig<kChannels, kStride, kStride, 1, 2, 2, kChunks, 2, kResident,
+                                  false, kKernel, kPadding, 128, true>;
 };
 
 /// Joins lists of rows.

@@ -41,13 +41,13 @@ class WindowLoader {
   __device__ void begin_tile(const TilePlace& place) {
     row_ = place.row + tiling_.first_row[place.set];
     column_ = place.column + tiling_.first_column;
-    images_ = tiling_.shape.images - place.image;
+    images_ = tiling_.shape.images - place.image;  // flat tiles begin in image 0
     const int all_channels = tiling_.shape.groups * tiling_.shape.in_channels;
     image_ = static_cast<const Element*>(arguments_.x) +
              static_cast<std::int64_t>(place.image * all_channels +
                                        place.group * tiling_.shape.in_channels) *
                  plane_;
-    image_elements_ = tiling_.tile.images > 1 ? all_channels * plane_ : 0;
+    image_elements_ = tiling_.tile.images > 1 || Config::value.flat ? all_channels * plane_ : 0;
     locate(first_vector_);
   }
 
@@ -72,19 +72,36 @@ class WindowLoader {
   }
 
  private:
+  /// Where a vector of the window begins, relative to the tile's first image; its image is -1 where
+  /// there is none.
+  struct VectorPlace {
+    int image;
+    int row;
+    int column;
+  };
+  __device__ VectorPlace place_of(int vector) const {
+    if constexpr (Config::value.flat) {
+      const int position = column_ + vector * kVector;
+      if (vector >= vectors_ || position < 0) return {-1, 0, 0};
+      const PositionPlace place = PositionPlace::in_line(tiling_, position);
+      return {place.image, place.row, place.column};
+    } else {
+      if (vector >= vectors_) return {-1, 0, 0};
+      const int place = places_[vector];
+      return {place >> 20, row_ + (place >> 10 & 1023), column_ + (place & 1023)};
+    }
+  }
+
   /// Finds where the vectors `first`, `first` + kStep, ... lie in x, when each is inside of it as a
   /// whole or outside.
   __device__ void locate(int first) {
     const int width = static_cast<int>(tiling_.shape.columns.input);
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
-      const int vector = first + i * kStep;
-      const int place = vector < vectors_ ? places_[vector] : -1;
-      const int row = row_ + (place >> 10 & 1023);
-      const int column = column_ + (place & 1023);
-      const bool inside =
-          place >= 0 && place >> 20 < images_ && inside_rows(row) && column >= 0 && column < width;
-      offset_[i] = inside ? (place >> 20) * image_elements_ + row * width + column : kOutside;
+      const VectorPlace at = place_of(first + i * kStep);
+      const bool inside = at.image >= 0 && at.image < images_ && inside_rows(at.row) &&
+                          at.column >= 0 && at.column < width;
+      offset_[i] = inside ? at.image * image_elements_ + at.row * width + at.column : kOutside;
     }
   }
 
@@ -128,12 +145,10 @@ class WindowLoader {
   /// Each column by itself.
   __device__ void gather_singly(const Element* source, int vector, int channels,
                                 Vector (&values)[kRow]) const {
-    const int place = vector < vectors_ ? places_[vector] : -1;
-    const int row = row_ + (place >> 10 & 1023);
-    const int column = column_ + (place & 1023);
+    const auto [image, row, column] = place_of(vector);
     const int width = static_cast<int>(tiling_.shape.columns.input);
-    const bool row_inside = place >= 0 && place >> 20 < images_ && inside_rows(row);
-    const Element* at = source + (place >> 20) * image_elements_ + row * width + column;
+    const bool row_inside = image >= 0 && image < images_ && inside_rows(row);
+    const Element* at = source + image * image_elements_ + row * width + column;
 #pragma unroll
     for (int i = 0; i < kRow; ++i) {
 #pragma unroll
