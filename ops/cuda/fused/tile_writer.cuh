@@ -171,8 +171,9 @@ __device__ void write_tile(const KernelArguments& arguments, const TilePlace& pl
   const int channel = place.channel + lane % 4 * 2;
   const int channels_left = t.shape.out_channels - channel;
   [[maybe_unused]] const bool first = lane / 4 % 2 == 0;
-  [[maybe_unused]] const bool together =
-      !kConfig.split && kConfig.column_phases % 2 == 0 && width % kConfig.column_phases == 0;
+  [[maybe_unused]] const bool together = kConfig.kernel != 0 && !kConfig.split &&
+                                         kConfig.column_phases % 2 == 0 &&
+                                         width % kConfig.column_phases == 0;
   bool any_nan = false;
 #pragma unroll
   for (int block = 0; block < kConfig.blocks; ++block) {
