@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <span>
 
 #include "tenon/core/shape.h"
 
@@ -20,6 +21,7 @@ int tiles_for(std::int64_t count, int size) { return int_of((count + size - 1) /
 /// Appends a set's taps.
 void append_taps(Tiling& tiling, int set, const TapList& list) {
   TapTable& table = tiling.taps;
+  const int window = tiling.window_rows * tiling.window_columns;
   const int pitch = tiling.tile.flat ? tiling.line_columns : tiling.window_columns;
   const int column =
       tiling.tile.flat ? tiling.first_column - list.first_row_shift * pitch : tiling.first_column;
@@ -28,7 +30,8 @@ void append_taps(Tiling& tiling, int set, const TapList& list) {
     table.first[set * tiling.phases + phase] = count;
     for (; tap < list.count && list.taps[tap].phase == phase; ++tap, ++count) {
       const Tap& t = list.taps[tap];
-      table.window[count] = (t.row_shift - list.first_row_shift) * pitch + t.column_shift - column;
+      table.window[count] = t.source * window + (t.row_shift - list.first_row_shift) * pitch +
+                            t.column_shift - column;
       table.kernel[count] = t.kernel;
     }
   }
@@ -82,6 +85,43 @@ TilingDivisors divisors_of(const Tiling& t) {
           .line_columns = Divisor(std::max(1, t.line_columns))};
 }
 
+/// The tiles of `shape`, whose sets of row phases have these taps.
+Tiling cut(const TransposedShape& shape, const TileShape& tile, std::span<const TapList> lists,
+           int sources) {
+  Tiling tiling{};
+  tiling.shape = shape;
+  tiling.tile = tile;
+  tiling.sets = int_of(std::ssize(lists));
+  tiling.phases = tile.row_phases * int_of(shape.columns.stride);
+  tiling.channel_tiles = tiles_for(shape.out_channels, tile.out_channels);
+  // Phase 0 has the most outputs.
+  tiling.row_tiles = tiles_for(shape.rows.output_count(0), tile.rows);
+  tiling.column_tiles = tiles_for(shape.columns.output_count(0), tile.columns);
+  tiling.image_tiles = tiles_for(shape.images, tile.images);
+  tiling.stages = tiles_for(shape.in_channels, tile.in_channels);
+  int row_span = 0;
+  for (int set = 0; set < tiling.sets; ++set) {
+    const TapList& list = lists[static_cast<std::size_t>(set)];
+    tiling.first_row[set] = list.first_row_shift;
+    row_span = std::max(row_span, list.last_row_shift - list.first_row_shift);
+  }
+  const WindowColumns columns = window_columns(lists[0], tile.columns, tile.vector);
+  tiling.first_column = columns.first;
+  tiling.sources = sources;
+  tiling.window_rows = tile.rows + row_span;
+  tiling.window_columns = columns.count;
+  if (tile.flat) {
+    lay_in_line(tiling, lists[0]);
+    tiling.column_tiles = saturated((line_positions(tiling) + tile.columns - 1) / tile.columns);
+  }
+  for (int set = 0; set < tiling.sets; ++set) {
+    append_taps(tiling, set, lists[static_cast<std::size_t>(set)]);
+  }
+  tiling.ragged = is_ragged(tiling);
+  tiling.by = divisors_of(tiling);
+  return tiling;
+}
+
 }  // namespace
 
 TransposedShape TransposedShape::of(const Shape& x, const Shape& weight, const Shape& y,
@@ -121,36 +161,27 @@ std::int64_t line_positions(const Tiling& t) {
 }
 
 Tiling make_tiling(const TransposedShape& shape, const TileShape& tile) {
-  Tiling tiling{};
-  tiling.shape = shape;
-  tiling.tile = tile;
-  tiling.sets = int_of(shape.rows.stride) / tile.row_phases;
-  tiling.phases = tile.row_phases * int_of(shape.columns.stride);
-  tiling.channel_tiles = tiles_for(shape.out_channels, tile.out_channels);
-  // Phase 0 has the most outputs.
-  tiling.row_tiles = tiles_for(shape.rows.output_count(0), tile.rows);
-  tiling.column_tiles = tiles_for(shape.columns.output_count(0), tile.columns);
-  tiling.image_tiles = tiles_for(shape.images, tile.images);
-  tiling.stages = tiles_for(shape.in_channels, tile.in_channels);
   TapList lists[kMostStride];
-  int row_span = 0;
-  for (int set = 0; set < tiling.sets; ++set) {
+  const int sets = int_of(shape.rows.stride) / tile.row_phases;
+  for (int set = 0; set < sets; ++set) {
     lists[set] = list_taps(shape.rows, shape.columns, tile.row_phases, set);
-    tiling.first_row[set] = lists[set].first_row_shift;
-    row_span = std::max(row_span, lists[set].last_row_shift - lists[set].first_row_shift);
   }
-  const WindowColumns columns = window_columns(lists[0], tile.columns, tile.vector);
-  tiling.first_column = columns.first;
-  tiling.window_rows = tile.rows + row_span;
-  tiling.window_columns = columns.count;
-  if (tile.flat) {
-    lay_in_line(tiling, lists[0]);
-    tiling.column_tiles = saturated((line_positions(tiling) + tile.columns - 1) / tile.columns);
-  }
-  for (int set = 0; set < tiling.sets; ++set) append_taps(tiling, set, lists[set]);
-  tiling.ragged = is_ragged(tiling);
-  tiling.by = divisors_of(tiling);
-  return tiling;
+  return cut(shape, tile, {lists, static_cast<std::size_t>(sets)}, 1);
+}
+
+Tiling make_gradient_tiling(const TransposedShape& shape, const TileShape& tile) {
+  const TapList list = list_gradient_taps(shape.rows, shape.columns);
+  // Phase 0 has the most rows and columns q.
+  const auto adjoint = [](const PhaseAxis& axis) {
+    return PhaseAxis{axis.output_count(0), axis.input, axis.kernel, 1, 0, 1};
+  };
+  const TransposedShape gradient{.images = shape.images,
+                                 .groups = shape.groups,
+                                 .in_channels = shape.out_channels,
+                                 .out_channels = shape.in_channels,
+                                 .rows = adjoint(shape.rows),
+                                 .columns = adjoint(shape.columns)};
+  return cut(gradient, tile, {&list, 1}, int_of(shape.rows.stride * shape.columns.stride));
 }
 
 }  // namespace tenon::ops

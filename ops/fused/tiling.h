@@ -28,6 +28,7 @@ struct Tap {
   int row_shift = 0;
   int column_shift = 0;
   int kernel = 0;  ///< kernel row · kernel columns + kernel column
+  int source = 0;  ///< of the data gradient: the phase of dy that it reads
 };
 
 /// The taps of a set of row phases, sorted by phase: the order in which their weights are packed.
@@ -85,6 +86,33 @@ constexpr TapList list_taps(const PhaseAxis& rows, const PhaseAxis& columns, int
   return list;
 }
 
+/// The taps of the data gradient: every phase of dy is a window of its own ("source"), and all of
+/// them add to one sum, that of x at i. What a tap reads at q + shift forwards it reads at
+/// i - shift here.
+constexpr TapList list_gradient_taps(const PhaseAxis& rows, const PhaseAxis& columns) {
+  TapList list;
+  const ShiftRange row_range = shifts_of(rows, 0, rows.stride);
+  const ShiftRange column_range = shifts_of(columns, 0, columns.stride);
+  list.first_row_shift = -row_range.last;
+  list.last_row_shift = -row_range.first;
+  list.first_column_shift = -column_range.last;
+  list.last_column_shift = -column_range.first;
+  for (std::int64_t row = 0; row < rows.stride; ++row) {
+    for (std::int64_t column = 0; column < columns.stride; ++column) {
+      for (std::int64_t k = rows.first_tap(row); k < rows.kernel; k += rows.tap_step()) {
+        for (std::int64_t l = columns.first_tap(column); l < columns.kernel;
+             l += columns.tap_step()) {
+          list.taps[list.count++] = {0, -static_cast<int>(rows.tap_shift(row, k)),
+                                     -static_cast<int>(columns.tap_shift(column, l)),
+                                     static_cast<int>(k * columns.kernel + l),
+                                     static_cast<int>(row * columns.stride + column)};
+        }
+      }
+    }
+  }
+  return list;
+}
+
 /// The columns of x that a tile's window holds, relative to the tile's first q: whole vectors.
 struct WindowColumns {
   int first;
@@ -119,14 +147,15 @@ struct TransposedShape {
 
 /// What a kernel is compiled or launched for.
 struct TileShape {
-  int images;         ///< of a tile
-  int rows;           ///< of positions q
-  int columns;        ///< likewise
-  int row_phases;     ///< in one set
-  int out_channels;   ///< of a tile
-  int in_channels;    ///< of one stage of the pipeline
-  int vector;         ///< columns of x that are read at once; divides `columns`
-  bool flat = false;  ///< a run of `columns` positions; images and rows are 1
+  int images;          ///< of a tile
+  int rows;            ///< of positions q
+  int columns;         ///< likewise
+  int row_phases;      ///< in one set
+  int out_channels;    ///< of a tile
+  int in_channels;     ///< of one stage of the pipeline
+  int vector;          ///< columns of x that are read at once; divides `columns`
+  bool flat = false;   ///< a run of `columns` positions; images and rows are 1
+  bool dense = false;  ///< windows are copied as they are: chunk follows chunk without a gap
 
   int positions() const { return images * rows * columns; }
 };
@@ -134,8 +163,8 @@ struct TileShape {
 /// The taps of all sets, sorted by set and phase, as kernels for any geometry look them up.
 struct TapTable {
   int first[kMostStride * kMostStride + 1];  ///< tap of phase `set·phases + phase`
-  int window[kMostTaps];  ///< where it reads: window row · window columns + window column
-  int kernel[kMostTaps];  ///< kernel row · kernel columns + kernel column
+  int window[kMostTaps];                     ///< where it reads: a position of the image's windows
+  int kernel[kMostTaps];                     ///< kernel row · kernel columns + kernel column
 };
 
 /// What the kernel divides the numbers of tiles and positions by.
@@ -163,6 +192,7 @@ struct Tiling {
   int image_tiles;
   bool ragged;      ///< not all tiles lie inside of y as a whole
   int stages;       ///< of in_channels each that a tile sums over
+  int sources;      ///< windows an image has: 1, or the phases of dy of a data gradient
   int window_rows;  ///< of x, for one image of a tile
   int window_columns;
   int first_row[kMostStride];  ///< of the window of a set, relative to the tile's first q
@@ -176,11 +206,13 @@ struct Tiling {
   TENON_HOST_DEVICE int units() const { return shape.groups * channel_tiles * sets; }
   TENON_HOST_DEVICE int tiles() const { return image_tiles * row_tiles * column_tiles * units(); }
   TENON_HOST_DEVICE int window_positions() const {
-    return tile.images * window_rows * window_columns;
+    return tile.images * sources * window_rows * window_columns;
   }
   /// Rows of 16 bytes from one chunk of channels to the next, in shared memory: such that what a
   /// warp writes at once, four chunks of two vectors, falls on different banks.
-  TENON_HOST_DEVICE int chunk_rows() const { return (window_positions() + 6) / 8 * 8 + 1; }
+  TENON_HOST_DEVICE int chunk_rows() const {
+    return tile.dense ? window_positions() : (window_positions() + 6) / 8 * 8 + 1;
+  }
   /// The first tap of a set, and how many it has.
   TENON_HOST_DEVICE int first_tap(int set) const { return taps.first[set * phases]; }
   TENON_HOST_DEVICE int taps_of_set(int set) const { return first_tap(set + 1) - first_tap(set); }
@@ -203,5 +235,10 @@ std::int64_t line_positions(const Tiling& tiling);
 /// Cuts `shape`, which fits, into tiles of `tile`; `tile.row_phases` divides the stride, and is the
 /// stride for flat tiles, whose windows must be as small as those of kernels without dilation.
 Tiling make_tiling(const TransposedShape& shape, const TileShape& tile);
+
+/// Cuts the data gradient of `shape`, which fits, into tiles: a correlation of stride 1 of the
+/// phases of dy with x's positions as outputs, whose `shape` the result therefore has: its input
+/// channels are those of y, its output channels those of x. `tile.row_phases` is 1.
+Tiling make_gradient_tiling(const TransposedShape& shape, const TileShape& tile);
 
 }  // namespace tenon::ops

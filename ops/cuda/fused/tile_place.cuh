@@ -71,7 +71,7 @@ struct PositionPlace {
 /// The first window position of a block of 64 positions of the tile.
 __device__ inline int first_window_position(const Tiling& t, int block) {
   const int row = 64 * block / t.tile.columns;
-  return ((row / t.tile.rows) * t.window_rows + row % t.tile.rows) * t.window_columns +
+  return ((row / t.tile.rows) * t.sources * t.window_rows + row % t.tile.rows) * t.window_columns +
          64 * block % t.tile.columns;
 }
 

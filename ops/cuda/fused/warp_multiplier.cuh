@@ -22,7 +22,8 @@ class WarpMultiplier {
       const PositionPlace place(tiling,
                                 (group * kConfig.blocks + block) * 64 + warp * 16 + lane % 16);
       const int position =
-          (place.image * tiling.window_rows + place.row) * tiling.window_columns + place.column;
+          (place.image * tiling.sources * tiling.window_rows + place.row) * tiling.window_columns +
+          place.column;
       x_offset_[block] = 16 * (position + lane / 16 * tiling.chunk_rows());
     }
   }
