@@ -37,10 +37,10 @@ struct BlockView {
   int x_chunks;
   int dy_chunks;
 
-  __device__ BlockView(const WeightGradientArguments& all, char* memory)
+  __device__ BlockView(const WeightGradientArguments& all, char* memory, int block_index)
       : arguments(all),
         t(all.tiling),
-        block(all.tiling),
+        block(all.tiling, block_index),
         unit(all.tiling.units[block.taps]),
         shared(memory),
         x_chunks(chunks_of<Operand>(t.shape.in_channels, block.in_tile, t.in_channels)),
@@ -93,16 +93,36 @@ __device__ void produce(const BlockView<Operand, Config>& view) {
 }
 
 template <class Operand, class Config>
+__device__ bool has_work(const BlockView<Operand, Config>& view, const WarpRole& role) {
+  return role.tap < view.unit.taps && role.out_warp * Config::value.out_channels() <
+                                          view.dy_chunks * OperandTraits<Operand>::kRow;
+}
+
+/// Brings a warp's sums to the workspace.
+template <class Operand, class Config>
+__device__ void finish(const BlockView<Operand, Config>& view, const WarpRole& role,
+                       TileSums<Config>& sums) {
+  const WeightGradientTiling& t = view.t;
+  join_parts<Config>(reinterpret_cast<float*>(view.ring()), role, t, sums);
+  if (!has_work(view, role) || role.part != 0) return;
+  float* target =
+      view.arguments.workspace + view.block.split * t.split_floats() +
+      (view.block.channels * t.tap_count + view.unit.first_tap + role.tap) * t.tap_floats() +
+      role.out_warp * Config::value.out_channels();
+  store_sums<Operand, Config>(sums, target, t.out_channels,
+                              t.shape.in_channels - view.block.in_tile * t.in_channels);
+}
+
+template <class Operand, class Config>
 __device__ void consume(const BlockView<Operand, Config>& view) {
   constexpr WeightGradientConfig kConfig = Config::value;
   // Steps whose products at float32 accuracy are summed before they join the totals: the tensor
   // cores cut digits off at every sum, so that long sums drift.
   constexpr int kStepsOfSum = 16;
   const WeightGradientTiling& t = view.t;
-  const WarpRole role(t, static_cast<int>(threadIdx.x) / 32 - kConfig.producers);
-  const bool active =
-      role.tap < view.unit.taps &&
-      role.out_warp * kConfig.out_channels() < view.dy_chunks * OperandTraits<Operand>::kRow;
+  int warp = static_cast<int>(threadIdx.x) / 32 - kConfig.producers;
+  const WarpRole role(t, warp);
+  const bool active = has_work(view, role);
   const TapMultiplier<Operand, Config> multiplier(
       t, t.taps[view.unit.first_tap + (active ? role.tap : 0)], role);
   TileSums<Config> sums;
@@ -130,14 +150,10 @@ __device__ void consume(const BlockView<Operand, Config>& view) {
     ring.advance(t.tile.stages);
   }
   if constexpr (kConfig.split) add_sums<Config>(totals, sums);
-  join_parts<Config>(reinterpret_cast<float*>(view.ring()), role, t, sums);
-  if (!active || role.part != 0) return;
-  float* target =
-      view.arguments.workspace + view.block.split * t.split_floats() +
-      (view.block.channels * t.tap_count + view.unit.first_tap + role.tap) * t.tap_floats() +
-      role.out_warp * kConfig.out_channels();
-  store_sums<Operand, Config>(sums, target, t.out_channels,
-                              t.shape.in_channels - view.block.in_tile * t.in_channels);
+  // Found again: kept over the loop all this would take registers that there are not.
+  int block = static_cast<int>(blockIdx.x);
+  asm volatile("" : "+r"(warp), "+r"(block));
+  finish(BlockView<Operand, Config>(view.arguments, view.shared, block), WarpRole(t, warp), sums);
 }
 
 /// Runs by t.blocks() blocks of t.threads(config) threads with t.shared_bytes() of dynamic shared
@@ -147,7 +163,7 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
     weight_gradient_kernel(const tenon::cuda::PreviousKernel previous,
                            const __grid_constant__ WeightGradientArguments arguments) {
   extern __shared__ __align__(128) char shared[];
-  const BlockView<Operand, Config> view(arguments, shared);
+  const BlockView<Operand, Config> view(arguments, shared, static_cast<int>(blockIdx.x));
   list_places(arguments, view.unit, view.places());
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < view.t.tile.stages; ++slot) {

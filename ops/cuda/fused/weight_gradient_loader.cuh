@@ -35,8 +35,7 @@ struct BlockUnit {
   int taps;  // index of its TapUnit
 
   // Neighbouring blocks walk over the same positions, at the same time if all goes well.
-  __device__ explicit BlockUnit(const WeightGradientTiling& t) {
-    int index = static_cast<int>(blockIdx.x);
+  __device__ BlockUnit(const WeightGradientTiling& t, int index) {
     taps = index % t.tap_units;
     index /= t.tap_units;
     channels = index % t.channel_units();
