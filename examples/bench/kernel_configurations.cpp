@@ -17,13 +17,14 @@ using ops::cuda::KernelConfig;
 using ops::cuda::KernelPlan;
 using ops::cuda::KernelTarget;
 using ops::cuda::OperandKind;
+using ops::cuda::Work;
 
 struct Target {
   const char* sm;
   KernelTarget target;
 };
 
-/// A regular expression for the kernel's name; a dot stands for a space.
+/// A regular expression for the kernel's name; a dot stands for a space or a bracket.
 std::string pattern_of(const KernelPlan& plan) {
   const KernelConfig& c = plan.row->config;
   const char* operand = plan.row->operand == OperandKind::Tf32       ? "Tf32"
@@ -34,8 +35,25 @@ std::string pattern_of(const KernelPlan& plan) {
   out << operand << ",.*StaticConfig<" << c.channels << ",." << c.row_phases << ",."
       << c.column_phases << ",." << c.blocks << ",." << c.groups << ",." << c.teams << ",."
       << c.chunks << ",." << c.vector << ",." << word(c.resident) << ",." << word(c.split) << ",."
-      << c.kernel << ",." << c.padding << ",." << c.columns << ",." << word(c.flat) << '>';
+      << c.kernel << ",." << c.padding << ",." << c.columns << ",." << word(c.flat) << ",..Work."
+      << static_cast<int>(c.work) << ",." << c.stride << '>';
   return out.str();
+}
+
+/// Appends a line for each plan of a problem on a target.
+void add_lines(const bench::BlockShape& shape, const ops::cuda::BlockProblem& problem,
+               const Target& t, std::set<std::string>& lines) {
+  for (const Work work : {Work::Forward, Work::SumGradient, Work::DataGradient}) {
+    for (const KernelPlan& plan : ops::cuda::kernel_plans(problem, t.target, work)) {
+      // Kernels for any geometry are assembled for sm_90, the others for sm_90a.
+      const bool any = plan.row->config.kernel == 0;
+      std::ostringstream line;
+      line << pattern_of(plan) << ' ' << (t.target.architecture == 90 && any ? "90" : t.sm) << ' '
+           << plan.row->config.threads() << ' ' << plan.shared_bytes << ' ' << shape.name << ": "
+           << plan.row->name << ", " << plan.slots << " slots";
+      lines.insert(line.str());
+    }
+  }
 }
 
 }  // namespace
@@ -58,15 +76,7 @@ int main() {
                                               shape.options(),
                                               true,
                                               precision};
-        for (const KernelPlan& plan : ops::cuda::kernel_plans(problem, t.target)) {
-          // Kernels for any geometry are assembled for sm_90, the others for sm_90a.
-          const bool any = plan.row->config.kernel == 0;
-          std::ostringstream line;
-          line << pattern_of(plan) << ' ' << (t.target.architecture == 90 && any ? "90" : t.sm)
-               << ' ' << plan.row->config.threads() << ' ' << plan.shared_bytes << ' ' << shape.name
-               << ": " << plan.row->name << ", " << plan.slots << " slots";
-          lines.insert(line.str());
-        }
+        add_lines(shape, problem, t, lines);
       }
     }
   }

@@ -94,7 +94,10 @@ std::string ConvTranspose2dEpilogueOp::kernel([[maybe_unused]] const TensorSpec&
                                               [[maybe_unused]] const TensorSpec& z) const {
 #ifdef TENON_WITH_CUDA
   if (x.device.is_cuda()) {
-    return cuda::conv_transpose2d_epilogue_kernel(x, weight.shape, z.shape, options_, epilogue_);
+    return cuda::conv_transpose2d_epilogue_kernel(x, weight.shape, z.shape, options_, epilogue_) +
+           ", backward " +
+           cuda::conv_transpose2d_epilogue_backward_kernels(x, weight.shape, z.shape, options_,
+                                                            epilogue_);
   }
 #endif
   return "cpu fused kernel";

@@ -43,25 +43,34 @@ int channels_of_row(OperandKind kind) { return kind == OperandKind::Tf32 ? 4 : 8
 bool geometry_fits(const KernelConfig& config, const TransposedShape& shape) {
   const PhaseAxis& rows = shape.rows;
   const PhaseAxis& columns = shape.columns;
-  if (columns.stride != config.column_phases || rows.stride % config.row_phases != 0) return false;
+  if (config.work != Work::DataGradient &&
+      (columns.stride != config.column_phases || rows.stride % config.row_phases != 0)) {
+    return false;
+  }
   if (config.kernel == 0) return true;
   const auto is_square = [&](auto member, std::int64_t value) {
     return rows.*member == value && columns.*member == value;
   };
   return is_square(&PhaseAxis::kernel, config.kernel) &&
-         is_square(&PhaseAxis::stride, config.column_phases) &&
+         is_square(&PhaseAxis::stride, config.stride) &&
          is_square(&PhaseAxis::padding, config.padding) && is_square(&PhaseAxis::dilation, 1);
 }
 
 /// Names the order in which a plan wants a weight packed.
-std::string packed_name(const KernelRow& row, const Tiling& t) {
+std::string packed_name(const KernelRow& row, const TransposedShape& shape) {
   std::ostringstream name;
-  name << "fused kernel " << row.config.channels << ' ' << row.config.chunks << ' '
-       << row.config.split << ' ' << t.tile.row_phases << ' ' << t.shape.groups << ' '
-       << t.shape.rows.stride << ' ' << t.shape.columns.stride << ' ' << t.shape.rows.padding << ' '
-       << t.shape.columns.padding << ' ' << t.shape.rows.dilation << ' '
-       << t.shape.columns.dilation;
+  name << "fused kernel " << (row.config.work == Work::DataGradient ? "dx " : "")
+       << row.config.channels << ' ' << row.config.chunks << ' ' << row.config.split << ' '
+       << row.config.row_phases << ' ' << shape.groups << ' ' << shape.rows.stride << ' '
+       << shape.columns.stride << ' ' << shape.rows.padding << ' ' << shape.columns.padding << ' '
+       << shape.rows.dilation << ' ' << shape.columns.dilation;
   return name.str();
+}
+
+/// Whether one bulk copy brings a window of rows.
+bool box_fits(const Tiling& t) {
+  constexpr int kMostInABox = 256;
+  return std::max({2 * t.window_columns, t.window_rows, t.sources}) <= kMostInABox;
 }
 
 /// Divides up to `limit` bytes of shared memory among the rings; false when they are too few.
@@ -94,15 +103,17 @@ std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape
   if (!geometry_fits(config, shape)) return std::nullopt;
   // Kernels for 32 channels are there for those who have no more, or where small tiles fill the
   // last wave better.
+  const bool backward = takes_rows(config.work);
+  const int sums = config.work == Work::DataGradient ? shape.in_channels : shape.out_channels;
   if (config.kernel != 0 && !config.split && !config.flat && config.channels < 64 &&
-      shape.out_channels > config.channels) {
+      sums > config.channels) {
     return std::nullopt;
   }
   // The kernel counts what lies between the images of a tile, and tiles, in 32 bits.
   const double image_elements = static_cast<double>(shape.groups) * shape.in_channels *
                                 static_cast<double>(shape.rows.input * shape.columns.input);
   const int images = config.flat ? shape.images : row.images;
-  if (images > 1 && images * image_elements > (1 << 30)) return std::nullopt;
+  if (!backward && images > 1 && images * image_elements > (1 << 30)) return std::nullopt;
   const TileShape tile{.images = row.images,
                        .rows = row.rows,
                        .columns = row.columns,
@@ -110,8 +121,15 @@ std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape
                        .out_channels = config.channels,
                        .in_channels = config.chunks * channels_of_row(row.operand),
                        .vector = config.vector,
-                       .flat = config.flat};
-  KernelPlan plan{&row, make_tiling(shape, tile), 0, {}, 0, {}};
+                       .flat = config.flat,
+                       .dense = backward};
+  KernelPlan plan{&row,
+                  config.work == Work::DataGradient ? make_gradient_tiling(shape, tile)
+                                                    : make_tiling(shape, tile),
+                  0,
+                  {},
+                  0,
+                  {}};
   const Tiling& t = plan.tiling;
   const double tiles = static_cast<double>(t.image_tiles) * t.row_tiles * t.column_tiles *
                        t.channel_tiles * t.sets * t.shape.groups;
@@ -120,8 +138,9 @@ std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape
   // Weights that stay are those of one set.
   if (config.resident && t.sets != 1) return std::nullopt;
   if (plan.tiling.window_rows > 1023 || plan.tiling.window_columns > 1023) return std::nullopt;
+  if (backward && row.architecture == 90 && !box_fits(plan.tiling)) return std::nullopt;
   if (!fill_shared_memory(plan, limit)) return std::nullopt;
-  plan.packed_name = packed_name(row, plan.tiling);
+  plan.packed_name = packed_name(row, shape);
   return plan;
 }
 
@@ -140,10 +159,26 @@ double efficiency(const KernelPlan& plan, int multiprocessors) {
 }
 
 template <class Append>
-void visit_rows([[maybe_unused]] int architecture, const Append& append) {
+void visit_rows([[maybe_unused]] int architecture, Work work, const Append& append) {
   const auto append_all = [&](std::span<const KernelRow> rows) {
-    for (const KernelRow& row : rows) append(row);
+    for (const KernelRow& row : rows) {
+      if (row.config.work == work) append(row);
+    }
   };
+  if (takes_rows(work)) {
+#ifdef TENON_WITH_SM90A
+    if (architecture == 90) {
+      append_all(backward_rows_sm90_k3_s2());
+      append_all(backward_rows_sm90_k4_s2());
+      append_all(backward_rows_sm90_k2_k5_s2());
+      append_all(backward_rows_sm90_k3_s1());
+    }
+#endif
+    append_all(backward_rows_tf32());
+    append_all(backward_rows_bfloat16());
+    append_all(backward_rows_float16());
+    return;
+  }
 #ifdef TENON_WITH_SM90A
   if (architecture == 90) {
     append_all(kernel_rows_sm90_k3_s2());
@@ -213,14 +248,36 @@ BlockProblem BlockProblem::of(const TensorSpec& x, const Shape& weight, const Sh
   return {x, weight, z, options, epilogue.mish, float32_precision()};
 }
 
-std::vector<KernelPlan> kernel_plans(const BlockProblem& problem, const KernelTarget& target) {
+std::size_t HashBlockProblem::operator()(const BlockProblem& p) const {
+  std::uint64_t hash = 0;
+  const auto mix = [&](auto value) {
+    hash = (hash ^ static_cast<std::uint64_t>(value)) * 0x9E3779B97F4A7C15U;
+    hash ^= hash >> 32;
+  };
+  mix(p.x.dtype);
+  mix(p.x.device.index());
+  mix(p.precision);
+  mix(p.mish);
+  for (const Shape* shape : {&p.x.shape, &p.weight, &p.z}) {
+    for (const std::int64_t size : *shape) mix(size);
+  }
+  for (const Pair& pair : {p.options.stride, p.options.padding, p.options.dilation}) {
+    mix(pair.h);
+    mix(pair.w);
+  }
+  mix(p.options.groups);
+  return hash;
+}
+
+std::vector<KernelPlan> kernel_plans(const BlockProblem& problem, const KernelTarget& target,
+                                     Work work) {
   std::vector<KernelPlan> plans;
   const std::optional<OperandChoice> operand = operand_of(problem);
   if (!operand || !problem.mish || problem.x.shape.numel() == 0) return plans;
   const TransposedShape shape =
       TransposedShape::of(problem.x.shape, problem.weight, problem.z, problem.options);
   if (!tiling_fits(shape)) return plans;
-  visit_rows(target.architecture, [&](const KernelRow& row) {
+  visit_rows(target.architecture, work, [&](const KernelRow& row) {
     if (row.operand != operand->kind || row.config.split != operand->split) return;
     if (const auto plan = fit(row, shape, target.shared_bytes)) plans.push_back(*plan);
   });
@@ -228,8 +285,21 @@ std::vector<KernelPlan> kernel_plans(const BlockProblem& problem, const KernelTa
   return plans;
 }
 
-std::vector<KernelPlan> kernel_plans(const BlockProblem& problem) {
-  return kernel_plans(problem, KernelTarget::of(problem.x.device));
+std::vector<KernelPlan> kernel_plans(const BlockProblem& problem, Work work) {
+  return kernel_plans(problem, KernelTarget::of(problem.x.device), work);
+}
+
+Tensor packed_weights(const KernelPlan& plan, const Tensor& weight) {
+  return derived(weight, plan.packed_name, [&] {
+    return pack_weights(weight.contiguous(), plan.row->operand, plan.row->config, plan.tiling);
+  });
+}
+
+int blocks_of(const KernelPlan& plan, const Tiling& tiling, Device device) {
+  const int units = tiling.units();
+  const int blocks = std::min(tenon::cuda::properties(device).multiprocessors, tiling.tiles());
+  // A block whose weights stay keeps to one unit.
+  return plan.row->config.resident ? std::max(1, blocks / units) * units : blocks;
 }
 
 void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weight,
@@ -238,9 +308,7 @@ void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weig
   const Device device = x.device();
   const tenon::cuda::DeviceGuard guard(device);
   const KernelRow& row = *plan.row;
-  const Tensor packed = derived(weight, plan.packed_name, [&] {
-    return pack_weights(weight.contiguous(), row.operand, row.config, plan.tiling);
-  });
+  const Tensor packed = packed_weights(plan, weight);
   Tensor found_nan;
   if (row.config.split) {
     found_nan = tenon::detail::make_empty({{1}, DType::Int64, device});
@@ -253,9 +321,11 @@ void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weig
   const KernelArguments arguments{
       .x_map = bulk ? window_map(x, plan.tiling, plan.raw) : TensorMap{},
       .x = x.raw_data(),
+      .rows = {},
       .packed = packed.raw_data(),
       .bias = bias.defined() ? bias.raw_data() : nullptr,
       .z = z.raw_data(),
+      .gradient = {},
       .found_nan = found_nan.defined() ? static_cast<int*>(found_nan.raw_data()) : nullptr,
       .tiling = plan.tiling,
       .slots = plan.slots,
@@ -263,11 +333,7 @@ void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weig
       .stages_of_sum = stages_of_sum(plan.tiling),
       .aligned = divides(address, vector_bytes) && x.shape()[3] % row.config.vector == 0,
       .take_turns = row.take_turns && plan.tiling.stages <= plan.slots};
-  const int units = plan.tiling.units();
-  int blocks = std::min(tenon::cuda::properties(device).multiprocessors, plan.tiling.tiles());
-  // A block whose weights stay keeps to one unit.
-  if (row.config.resident) blocks = std::max(1, blocks / units) * units;
-  row.launch(arguments, epilogue, blocks, plan.shared_bytes, device);
+  row.launch(arguments, epilogue, blocks_of(plan, plan.tiling, device), plan.shared_bytes, device);
   if (found_nan.defined()) {
     replace_nan_by_exact_sums(x, weight.contiguous(), bias, options, epilogue, z,
                               arguments.found_nan);

@@ -17,34 +17,23 @@
 // bulk copies (bulk_loader.cuh). What lies outside of x is a zero like any other. The ring of slots
 // lets them run ahead into the next tile while the consumers are still busy with the chain of this
 // one.
+//
+// The same kernel makes the gradients of x: Work::SumGradient sums y again and turns it into dy
+// (sum_gradient_writer.cuh), Work::DataGradient sums dx from dy, a correlation of stride 1 of dy's
+// phases. Both read rows of 16 bytes (row_loader.cuh).
 #pragma once
 
 #include "tenon/core/cuda/launch.cuh"
 #include "tenon/ops/cuda/fused/bulk_loader.cuh"
 #include "tenon/ops/cuda/fused/ragged_writer.cuh"
+#include "tenon/ops/cuda/fused/row_loader.cuh"
+#include "tenon/ops/cuda/fused/sum_gradient_writer.cuh"
+#include "tenon/ops/cuda/fused/weight_rows.cuh"
 #include "tenon/ops/cuda/fused/window_loader.cuh"
 
 namespace tenon::ops::cuda {
 
-/// The packed weights of a tile's unit, in rows of 16 bytes.
-__device__ inline std::int64_t first_weight_row(const Tiling& t, KernelConfig config,
-                                                const TilePlace& place) {
-  const std::int64_t taps_before =
-      static_cast<std::int64_t>(place.unit / t.sets) * t.first_tap(t.sets) + t.first_tap(place.set);
-  return taps_before * t.stages * config.tap_rows();
-}
-
 // ---- producers -------------------------------------------------------------------------------
-
-/// Starts copying `rows` rows of packed weights; this thread is number `thread` of `threads`.
-__device__ inline void copy_weights(const void* packed, std::int64_t first_row, int rows,
-                                    char* shared, int thread, int threads) {
-  const uint4* source = static_cast<const uint4*>(packed) + first_row;
-  const std::uint32_t target = shared_address(shared);
-  for (int row = thread; row < rows; row += threads) {
-    copy_async(target + 16 * row, source + row);
-  }
-}
 
 /// `loader` is a WindowLoader or a BulkLoader.
 template <class Config, class Multiplier, class Loader>
@@ -91,20 +80,33 @@ __device__ void produce(const KernelArguments& arguments, const SharedLayout& la
   }
 }
 
-/// Windows come by bulk copies where x allows them.
+/// Rows are copied; planes come by bulk copies where x allows them.
 template <class Operand, class Config, class Multiplier>
 __device__ void produce_by_best_loader(const KernelArguments& arguments, const SharedLayout& layout,
                                        char* shared, int team) {
-  if constexpr (Config::value.bulk()) {
+  if constexpr (takes_rows(Config::value.work)) {
+    produce_rows<Config, Multiplier>(arguments, layout, shared);
+    return;
+  } else if constexpr (Config::value.bulk()) {
     if (arguments.raw.slots > 0) {
       produce<Config, Multiplier>(arguments, layout, shared, team,
                                   BulkLoader<Operand, Config>(arguments, layout, shared, team));
       return;
     }
   }
-  produce<Config, Multiplier>(arguments, layout, shared, team,
-                              WindowLoader<Operand, Config>(
-                                  arguments, reinterpret_cast<const int*>(shared + layout.places)));
+  if constexpr (!takes_rows(Config::value.work)) {
+    const auto* places = reinterpret_cast<const int*>(shared + layout.places);
+    produce<Config, Multiplier>(arguments, layout, shared, team,
+                                WindowLoader<Operand, Config>(arguments, places));
+  }
+}
+
+/// Arrivals that make a slot full.
+template <class Config, class Multiplier>
+constexpr int full_arrivals() {
+  if constexpr (takes_rows(Config::value.work)) return row_arrivals<Config, Multiplier>();
+  // Beside the warps, the thread that started a bulk copy of weights arrives.
+  return kProducerWarps + (Multiplier::kAsync && !Config::value.resident ? 1 : 0);
 }
 
 // ---- consumers -------------------------------------------------------------------------------
@@ -114,6 +116,15 @@ __device__ void produce_by_best_loader(const KernelArguments& arguments, const S
 constexpr int half_pairs(KernelConfig config) { return config.split ? 3 : 1; }
 constexpr int x_half(KernelConfig config, int pair) { return config.split && pair == 0; }
 constexpr int weight_half(KernelConfig config, int pair) { return config.split && pair == 1; }
+
+/// What is prepared before a tile's products: nothing, but for dy.
+struct NothingToPrepare {
+  __device__ NothingToPrepare(const KernelArguments& /*arguments*/, const TilePlace& /*place*/,
+                              int /*group*/, char* /*copies*/) {}
+};
+template <class Operand, class Config, class Chain>
+using TileFinish = std::conditional_t<Config::value.work == Work::SumGradient,
+                                      SumGradientTile<Operand, Config, Chain>, NothingToPrepare>;
 
 /// `Multiplier` adds a stage's products to the sums: see warp_multiplier.cuh and
 /// warpgroup_multiplier.cuh.
@@ -144,6 +155,9 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
     } else {
       bias.load(arguments, place);
     }
+    [[maybe_unused]] TileFinish<Operand, Config, Chain> tile_finish(arguments, place, group,
+                                                                    shared + layout.gradients);
+    if constexpr (Config::value.work == Work::SumGradient) tile_finish.begin();
     multiplier.begin(sums);
     if (take_turns) named_barrier_wait(1 + group, 256);
     [[maybe_unused]] int summed = 0;  // stages whose sums have not joined the totals
@@ -176,7 +190,9 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
       named_barrier_arrive(2 - group, 256);
     }
     multiplier.settle(sums);
-    if constexpr (Config::value.split) {
+    if constexpr (Config::value.work == Work::SumGradient) {
+      tile_finish.finish(sums, bias, chain);
+    } else if constexpr (Config::value.split) {
       if (summed > 0) add_sums<Config>(sums, totals);
       finish<Element, Config>(arguments, place, group, totals, NoBias(), chain,
                               shared + layout.staging);
@@ -186,7 +202,7 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
   }
 }
 
-/// Lists where each vector of a window lies, for the WindowLoader.
+/// Lists where each vector of a window lies, for loaders that go through them.
 template <class Config>
 __device__ void list_places(const Tiling& t, int* places) {
   const int vectors = t.window_columns / Config::value.vector;
@@ -216,9 +232,7 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
     if constexpr (Multiplier::kAsync) fence_for_tensor_cores();
   }
   if (threadIdx.x < arguments.slots) {
-    // Beside the warps, the thread that started a bulk copy arrives.
-    barriers[threadIdx.x].init(kProducerWarps +
-                               (Multiplier::kAsync && !Config::value.resident ? 1 : 0));
+    barriers[threadIdx.x].init(full_arrivals<Config, Multiplier>());
     barriers[arguments.slots + threadIdx.x].init(4 * Config::value.groups);
     // Bulk copies, which end a barrier's phase, must find it initialised too.
     if constexpr (Multiplier::kAsync) fence_for_tensor_cores();

@@ -1,6 +1,7 @@
 // Which of the fused kernels runs a transposed convolution with its chain, and running it.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,10 @@ struct BlockProblem {
   bool operator==(const BlockProblem&) const = default;
 };
 
+struct HashBlockProblem {
+  std::size_t operator()(const BlockProblem& problem) const;
+};
+
 /// A row of the table fitted to a problem.
 struct KernelPlan {
   const KernelRow* row;
@@ -48,9 +53,16 @@ struct KernelTarget {
 
 /// The plans that fit, best first by what the table knows; none where the block is left to cuDNN
 /// and a pointwise pass: float64, chains without mish, kernels above 7 x 7, strides above 4.
-std::vector<KernelPlan> kernel_plans(const BlockProblem& problem, const KernelTarget& target);
+std::vector<KernelPlan> kernel_plans(const BlockProblem& problem, const KernelTarget& target,
+                                     Work work = Work::Forward);
 /// For the device of the problem's x.
-std::vector<KernelPlan> kernel_plans(const BlockProblem& problem);
+std::vector<KernelPlan> kernel_plans(const BlockProblem& problem, Work work = Work::Forward);
+
+/// The weight [Cin, Cout/groups, kH, kW] as the plan's kernel reads it, packed once a version.
+Tensor packed_weights(const KernelPlan& plan, const Tensor& weight);
+
+/// Blocks that the plan's kernel is launched with for the tiles of `tiling`.
+int blocks_of(const KernelPlan& plan, const Tiling& tiling, Device device);
 
 /// z = epilogue(conv_transpose2d(x, weight, bias)) by `plan`; x contiguous, z contiguous and
 /// beginning at a multiple of 16 bytes, as new tensors do; bias may be undefined. The same bits for

@@ -8,6 +8,7 @@
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cuda/channels_last.h"
 #include "tenon/ops/cuda/conv.h"
+#include "tenon/ops/cuda/fused/backward.h"
 #include "tenon/ops/cuda/fused/epilogue_pass.h"
 #include "tenon/ops/cuda/fused/kernel_choice.h"
 
@@ -164,6 +165,10 @@ void conv_transpose2d_epilogue_backward(const Tensor& x, const Tensor& weight, c
                                         const ConvTranspose2dOptions& options,
                                         const Epilogue& epilogue, const Tensor& grad_x,
                                         const Tensor& grad_weight, const Tensor& grad_bias) {
+  if (backward_by_kernels(x, weight, bias, grad_out, options, epilogue, grad_x, grad_weight,
+                          grad_bias)) {
+    return;
+  }
   const BatchSlices slices(x.spec(), grad_out.spec());
   SlicedGradient weight_sum(grad_weight, slices.count);
   SlicedGradient bias_sum(grad_bias, slices.count);
@@ -176,6 +181,14 @@ void conv_transpose2d_epilogue_backward(const Tensor& x, const Tensor& weight, c
   }
   weight_sum.finish();
   bias_sum.finish();
+}
+
+std::string conv_transpose2d_epilogue_backward_kernels(const TensorSpec& x, const Shape& weight,
+                                                       const Shape& z,
+                                                       const ConvTranspose2dOptions& options,
+                                                       const Epilogue& epilogue) {
+  const std::string names = backward_kernel_names(x, weight, z, options, epilogue);
+  return names.empty() ? "cuDNN and one pass" : names;
 }
 
 }  // namespace tenon::ops::cuda

@@ -19,12 +19,19 @@ std::string conv_transpose2d_epilogue_kernel(const TensorSpec& x, const Shape& w
                                              const Shape& z, const ConvTranspose2dOptions& options,
                                              const Epilogue& epilogue);
 
-/// The gradients that are defined tensors, each of its input's shape: y computed again, one pass
-/// that turns it into its gradient and sums the bias's, and cuDNN's two gradients.
+/// The gradients that are defined tensors, each of its input's shape: by own kernels where the
+/// tables hold the problem and they pay (backward.h); otherwise y computed again, one pass that
+/// turns it into its gradient and sums the bias's, and cuDNN's two gradients.
 void conv_transpose2d_epilogue_backward(const Tensor& x, const Tensor& weight, const Tensor& bias,
                                         const Tensor& grad_out,
                                         const ConvTranspose2dOptions& options,
                                         const Epilogue& epilogue, const Tensor& grad_x,
                                         const Tensor& grad_weight, const Tensor& grad_bias);
+
+/// The names of the kernels that the above runs for contiguous tensors of these specs.
+std::string conv_transpose2d_epilogue_backward_kernels(const TensorSpec& x, const Shape& weight,
+                                                       const Shape& z,
+                                                       const ConvTranspose2dOptions& options,
+                                                       const Epilogue& epilogue);
 
 }  // namespace tenon::ops::cuda

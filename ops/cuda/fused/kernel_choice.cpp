@@ -33,32 +33,9 @@ std::string key_of(const BlockProblem& p) {
   return key.str();
 }
 
-struct HashProblem {
-  std::size_t operator()(const BlockProblem& p) const {
-    std::uint64_t hash = 0;
-    const auto mix = [&](auto value) {
-      hash = (hash ^ static_cast<std::uint64_t>(value)) * 0x9E3779B97F4A7C15U;
-      hash ^= hash >> 32;
-    };
-    mix(p.x.dtype);
-    mix(p.x.device.index());
-    mix(p.precision);
-    mix(p.mish);
-    for (const Shape* shape : {&p.x.shape, &p.weight, &p.z}) {
-      for (const std::int64_t size : *shape) mix(size);
-    }
-    for (const Pair& pair : {p.options.stride, p.options.padding, p.options.dilation}) {
-      mix(pair.h);
-      mix(pair.w);
-    }
-    mix(p.options.groups);
-    return hash;
-  }
-};
-
 /// This thread's choices.
-std::unordered_map<BlockProblem, Choice, HashProblem>& choices() {
-  thread_local std::unordered_map<BlockProblem, Choice, HashProblem> cache;
+std::unordered_map<BlockProblem, Choice, HashBlockProblem>& choices() {
+  thread_local std::unordered_map<BlockProblem, Choice, HashBlockProblem> cache;
   return cache;
 }
 

@@ -4,9 +4,21 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "tenon/ops/cuda/fused/channel_rows.h"
 #include "tenon/ops/fused/tiling.h"
 
 namespace tenon::ops::cuda {
+
+/// What a kernel computes.
+enum class Work {
+  Forward,      ///< z from x
+  SumGradient,  ///< dy, the gradient of the convolution's result y: y is computed again from x, and
+                ///< the gradient of z goes back through the chain
+  DataGradient  ///< dx from dy
+};
+
+/// Kernels of the backward read ChannelRows instead of planes.
+constexpr bool takes_rows(Work work) { return work != Work::Forward; }
 
 /// What a kernel is compiled for.
 struct KernelConfig {
@@ -25,21 +37,33 @@ struct KernelConfig {
   int padding;
   int columns;  ///< of the tile
   bool flat;    ///< the tiles are (ops/fused/tiling.h)
+  int stride;   ///< column_phases, but for a data gradient, which has one phase
+
+  Work work;
+
+  /// Halves of steps of 8 channels for which Work::SumGradient copies the gradient of z ahead.
+  static constexpr int gradients_ahead = 3;
 
   /// Whether windows come by bulk copies, where x allows them: rows of narrow tiles are too short,
   /// and those of flat ones no boxes.
-  constexpr bool bulk() const { return columns >= 64 && !flat; }
+  constexpr bool bulk() const { return columns >= 64 && !flat && work == Work::Forward; }
   /// Whether warps put the results of ragged tiles in order in shared memory: on sm_90, which has
   /// enough of it, except where the code it takes costs the other tiles more (wide ones, 10 %), and
   /// where it would not fit the registers. A warp has two such places of staging_bytes().
   constexpr bool stages_results() const {
-    return kernel != 0 && (columns == 8 || flat) && column_phases <= 2 && !split;
+    return kernel != 0 && (columns == 8 || flat) && column_phases <= 2 && !split &&
+           work == Work::Forward;
   }
   constexpr int staging_bytes() const { return 4 * row_phases * (64 * column_phases + 32); }
   constexpr int phases() const { return row_phases * column_phases; }
   constexpr int positions() const { return 64 * blocks * groups; }
   constexpr int threads() const { return 128 * (groups + teams); }
   constexpr int halves() const { return split ? 2 : 1; }
+  /// Shared memory that Work::SumGradient takes for copies of the gradient of z.
+  constexpr int gradient_bytes(int element_bytes) const {
+    if (work != Work::SumGradient) return 0;
+    return gradients_ahead * 2 * row_phases * column_phases * element_bytes * 128 * groups;
+  }
   /// Rows of 16 bytes that a tap's weights take in a stage.
   constexpr int tap_rows() const { return halves() * chunks * channels; }
 };
@@ -47,11 +71,12 @@ struct KernelConfig {
 /// The same as a type: a kernel's template argument.
 template <int kChannels, int kRowPhases, int kColumnPhases, int kBlocks, int kGroups, int kTeams,
           int kChunks, int kVector, bool kResident, bool kSplit, int kKernel = 0, int kPadding = 0,
-          int kColumns = 0, bool kFlat = false>
+          int kColumns = 0, bool kFlat = false, Work kWork = Work::Forward,
+          int kStride = kColumnPhases>
 struct StaticConfig {
-  static constexpr KernelConfig value{kChannels, kRowPhases, kColumnPhases, kBlocks,   kGroups,
-                                      kTeams,    kChunks,    kVector,       kResident, kSplit,
-                                      kKernel,   kPadding,   kColumns,      kFlat};
+  static constexpr KernelConfig value{
+      kChannels, kRowPhases, kColumnPhases, kBlocks,  kGroups,  kTeams, kChunks, kVector,
+      kResident, kSplit,     kKernel,       kPadding, kColumns, kFlat,  kStride, kWork};
 };
 
 /// Whether two lanes join their runs of z, so that a store writes longer ones: where a warp's 16
@@ -77,13 +102,28 @@ struct RawWindows {
   int skip;
 };
 
+/// What Work::SumGradient reads and writes besides.
+struct GradientArguments {
+  const void* grad_out;  ///< gradient of z, [N, groups·Cout, Hout, Wout]
+  ChannelRows grad_y;    ///< dy
+  float* bias_sums;      ///< [bias_sum_rows, groups·Cout]: sums of dy over each warp's positions
+};
+
+/// How many sums of each channel the gradient of the bias is made of.
+constexpr std::int64_t bias_sum_rows(KernelConfig config, const Tiling& t) {
+  return static_cast<std::int64_t>(t.image_tiles) * t.row_tiles * t.column_tiles * t.sets *
+         config.groups * config.blocks * 4;
+}
+
 /// The kernel's one argument beside the chain.
 struct KernelArguments {
-  TensorMap x_map;     ///< with bulk: x as boxes that are a stage's windows
-  const void* x;       ///< [N, groups·Cin, H, W]
+  TensorMap x_map;     ///< with bulk copies: x or rows as boxes that are a stage's windows
+  const void* x;       ///< [N, groups·Cin, H, W], or null where the input are rows
+  ChannelRows rows;    ///< x, or for the data gradient dy
   const void* packed;  ///< the same as pack_weights.h makes it
   const void* bias;    ///< [groups·Cout] or null
-  void* z;             ///< [N, groups·Cout, Hout, Wout]
+  void* z;             ///< [N, groups·Cout, Hout, Wout], or dx [N, groups·Cin, H, W]
+  GradientArguments gradient;
   int* found_nan;  ///< set where split sums were no number, see exact_sums.h; null without split
   Tiling tiling;
   int slots;  ///< of the ring
@@ -105,7 +145,8 @@ struct SharedLayout {
   int x_bytes;
   int weights;  ///< slots of weight_bytes, or all stages of the block's unit
   int weight_bytes;
-  int staging;  ///< of the consumers' warps, for ragged tiles
+  int staging;    ///< of the consumers' warps, for ragged tiles
+  int gradients;  ///< copies of the gradient of z
   int total;
 
   TENON_HOST_DEVICE SharedLayout(KernelConfig config, const Tiling& t, int slots,
@@ -117,13 +158,22 @@ struct SharedLayout {
         raw_bytes((config.chunks * t.tile.images * t.window_rows * windows.columns * 16 + 127) /
                   128 * 128),
         x(raw + windows.slots * raw_bytes),
-        x_bytes(config.halves() * config.chunks * t.chunk_rows() * 16),
+        x_bytes(whole_lines(config.halves() * config.chunks * t.chunk_rows() * 16,
+                            takes_rows(config.work))),
         weights(x + slots * x_bytes),
         weight_bytes(t.most_taps() * config.tap_rows() * 16),
         staging(weights + weight_bytes * (config.resident ? t.stages : slots)),
-        total(staging + (config.stages_results() && t.ragged
-                             ? 4 * config.groups * 2 * config.staging_bytes()
-                             : 0)) {}
+        gradients(staging + (config.stages_results() && t.ragged
+                                 ? 4 * config.groups * 2 * config.staging_bytes()
+                                 : 0)),
+        // A row of 16 bytes has in_channels / chunks numbers.
+        total(gradients + config.gradient_bytes(16 * config.chunks / t.tile.in_channels)) {}
+
+ private:
+  /// Where slots are the target of bulk copies, they begin at multiples of 128 bytes.
+  TENON_HOST_DEVICE static int whole_lines(int bytes, bool bulk) {
+    return bulk ? (bytes + 127) / 128 * 128 : bytes;
+  }
 };
 
 }  // namespace tenon::ops::cuda

@@ -37,4 +37,13 @@ std::span<const KernelRow> kernel_rows_float32();
 std::span<const KernelRow> kernel_rows_bfloat16();
 std::span<const KernelRow> kernel_rows_float16();
 
+// The same of the backward: first the rows of Work::SumGradient, then those of Work::DataGradient.
+std::span<const KernelRow> backward_rows_sm90_k3_s2();
+std::span<const KernelRow> backward_rows_sm90_k4_s2();
+std::span<const KernelRow> backward_rows_sm90_k2_k5_s2();
+std::span<const KernelRow> backward_rows_sm90_k3_s1();
+std::span<const KernelRow> backward_rows_tf32();
+std::span<const KernelRow> backward_rows_bfloat16();
+std::span<const KernelRow> backward_rows_float16();
+
 }  // namespace tenon::ops::cuda

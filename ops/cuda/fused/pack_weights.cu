@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-/// Which numbers a packed row holds.
+/// Which numbers a packed row holds; in and out as the tiling's shape has them.
 struct PackedRow {
   int group;
   int first_channel;  // of the group's input channels
@@ -39,14 +39,6 @@ struct PackedRow {
   }
 };
 
-__device__ std::uint32_t packed_pair(float first, float second, int /*half*/, __half /*kind*/) {
-  return round_pair<__half>(first, second);
-}
-__device__ std::uint32_t packed_pair(float first, float second, int /*half*/,
-                                     __nv_bfloat16 /*kind*/) {
-  return round_pair<__nv_bfloat16>(first, second);
-}
-
 __device__ std::uint32_t packed_single(float value, int half) {
   const std::uint32_t head = round_to_tf32(value);
   // The tail of an infinity would be no number.
@@ -67,9 +59,13 @@ __global__ void pack_kernel(const typename OperandTraits<Operand>::Element* weig
     const auto value = [&](int c) {
       const std::int64_t channel = row.first_channel + c;
       if (channel >= t.shape.in_channels || row.out_channel >= t.shape.out_channels) return 0.0f;
-      const std::int64_t in_channel = row.group * t.shape.in_channels + channel;
-      return static_cast<float>(
-          weight[(in_channel * t.shape.out_channels + row.out_channel) * taps + row.kernel]);
+      // A data gradient sums over the channels of y: what comes in there goes out here.
+      const bool adjoint = config.work == Work::DataGradient;
+      const int across = adjoint ? t.shape.in_channels : t.shape.out_channels;
+      const std::int64_t first = adjoint ? row.group * t.shape.out_channels + row.out_channel
+                                         : row.group * t.shape.in_channels + channel;
+      const std::int64_t second = adjoint ? channel : row.out_channel;
+      return static_cast<float>(weight[(first * across + second) * taps + row.kernel]);
     };
     std::uint32_t words[4];
 #pragma unroll
@@ -77,7 +73,7 @@ __global__ void pack_kernel(const typename OperandTraits<Operand>::Element* weig
       if constexpr (kRow == 4) {
         words[w] = packed_single(value(w), row.half);
       } else {
-        words[w] = packed_pair(value(2 * w), value(2 * w + 1), row.half, Operand());
+        words[w] = round_pair<Operand>(value(2 * w), value(2 * w + 1));
       }
     }
     packed[i] = make_uint4(words[0], words[1], words[2], words[3]);

@@ -115,6 +115,31 @@ __device__ inline void let_next_kernel_begin() {
 __device__ inline void copy_async(std::uint32_t shared, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
 }
+/// The same, or zeros where `inside` is false.
+__device__ inline void copy_async(std::uint32_t shared, const void* global, bool inside) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
+               "r"(inside ? 16 : 0)
+               : "memory");
+}
+/// Starts a copy of 4, 8 or 16 bytes, one of a group that ends with `copy_async_commit`.
+template <int kBytes>
+__device__ inline void copy_async_bytes(void* shared, const void* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(shared)),
+               "l"(global), "n"(kBytes)
+               : "memory");
+}
+__device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/// Waits until at most `kPending` of this thread's groups of copies are under way.
+template <int kPending>
+__device__ inline void copy_async_wait_for() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+/// Arrives at `barrier`, as one of those that it counts, once all copies that this thread started
+/// are done.
+__device__ inline void copy_async_arrive(PipelineBarrier& barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier.address())
+               : "memory");
+}
 /// Waits for all copies that this thread started.
 __device__ inline void copy_async_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
@@ -139,6 +164,17 @@ __device__ inline void copy_box(void* shared, const TensorMap& map, int column, 
       "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
       " [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(shared_address(shared)),
       "l"(&map), "r"(column), "r"(row), "r"(image), "r"(channel), "r"(barrier.address())
+      : "memory");
+}
+
+/// The same of rows (dimensions column, row, phase, image, chunk).
+__device__ inline void copy_rows(void* shared, const TensorMap& map, int column, int row, int image,
+                                 int chunk, int bytes, PipelineBarrier& barrier) {
+  barrier.arrive_and_expect(bytes);
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%2, %3, 0, %4, %5}], [%6];" ::"r"(shared_address(shared)),
+      "l"(&map), "r"(column), "r"(row), "r"(image), "r"(chunk), "r"(barrier.address())
       : "memory");
 }
 

@@ -41,6 +41,28 @@ CUtensorMapDataType map_type(DType dtype) {
   }
 }
 
+/// Of a tensor at `data` with these sizes and strides (in bytes, but for the innermost
+/// dimension's), innermost first, the boxes of this shape; zeros stand for what is outside.
+template <std::size_t kDimensions>
+TensorMap encode(CUtensorMapDataType type, void* data, const cuuint64_t (&sizes)[kDimensions],
+                 const cuuint64_t (&strides)[kDimensions - 1],
+                 const cuuint32_t (&box)[kDimensions]) {
+  cuuint32_t steps[kDimensions];
+  std::fill_n(steps, kDimensions, 1);
+  CUtensorMap map;
+  const CUresult status =
+      encode_tiled()(&map, type, kDimensions, data, sizes, strides, box, steps,
+                     CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,
+                     CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (status != CUDA_SUCCESS) {
+    tenon::detail::fail(tenon::detail::concat("cuda: cuTensorMapEncodeTiled failed with status ",
+                                              static_cast<int>(status), " for a tensor of ",
+                                              sizes[kDimensions - 1], " x ... x ", sizes[0]));
+  }
+  static_assert(sizeof(TensorMap) == sizeof(CUtensorMap));
+  return std::bit_cast<TensorMap>(map);
+}
+
 }  // namespace
 
 std::optional<RawWindows> raw_windows(const Tiling& t, int in_16_bytes) {
@@ -58,6 +80,20 @@ std::optional<RawWindows> raw_windows(const Tiling& t, int in_16_bytes) {
   return RawWindows{.slots = 0, .columns = columns, .skip = skip};
 }
 
+TensorMap rows_map(const ChannelRows& rows, const Tiling& t, int chunks) {
+  const auto count = [](std::int64_t value) { return static_cast<cuuint64_t>(value); };
+  const auto boxes = [](int value) { return static_cast<cuuint32_t>(value); };
+  // A row of 16 bytes is two elements, so that boxes may be 128 columns wide.
+  const cuuint64_t sizes[] = {count(2 * rows.columns), count(rows.rows), count(rows.phases),
+                              count(rows.images), count(rows.groups * rows.chunks)};
+  const cuuint64_t line = count(16 * rows.columns);
+  const cuuint64_t strides[] = {line, line * count(rows.rows), count(16 * rows.image_rows()),
+                                count(16 * rows.chunk_rows())};
+  const cuuint32_t box[] = {boxes(2 * t.window_columns), boxes(t.window_rows), boxes(t.sources),
+                            boxes(t.tile.images), boxes(chunks)};
+  return encode(CU_TENSOR_MAP_DATA_TYPE_INT64, rows.data, sizes, strides, box);
+}
+
 TensorMap window_map(const Tensor& x, const Tiling& t, const RawWindows& windows) {
   const auto size = [&](std::size_t d) { return static_cast<cuuint64_t>(x.shape()[d]); };
   const auto item = static_cast<cuuint64_t>(item_size(x.dtype()));
@@ -67,19 +103,7 @@ TensorMap window_map(const Tensor& x, const Tiling& t, const RawWindows& windows
   const cuuint32_t box[] = {
       static_cast<cuuint32_t>(windows.columns), static_cast<cuuint32_t>(t.window_rows),
       static_cast<cuuint32_t>(t.tile.images), static_cast<cuuint32_t>(t.tile.in_channels)};
-  const cuuint32_t steps[] = {1, 1, 1, 1};
-  CUtensorMap map;
-  const CUresult status =
-      encode_tiled()(&map, map_type(x.dtype()), 4, x.raw_data(), sizes, strides, box, steps,
-                     CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,
-                     CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (status != CUDA_SUCCESS) {
-    tenon::detail::fail(tenon::detail::concat("cuda: cuTensorMapEncodeTiled failed with status ",
-                                              static_cast<int>(status), " for x of shape ",
-                                              x.shape()));
-  }
-  static_assert(sizeof(TensorMap) == sizeof(CUtensorMap));
-  return std::bit_cast<TensorMap>(map);
+  return encode(map_type(x.dtype()), x.raw_data(), sizes, strides, box);
 }
 
 }  // namespace tenon::ops::cuda

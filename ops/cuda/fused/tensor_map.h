@@ -19,4 +19,7 @@ std::optional<RawWindows> raw_windows(const Tiling& tiling, int in_16_bytes);
 /// x begins at a multiple of 16 bytes.
 TensorMap window_map(const Tensor& x, const Tiling& tiling, const RawWindows& windows);
 
+/// `rows` as boxes of `chunks` chunks that are the windows of `t`'s tiles.
+TensorMap rows_map(const ChannelRows& rows, const Tiling& t, int chunks);
+
 }  // namespace tenon::ops::cuda

@@ -1,6 +1,7 @@
 // The products of a stage by warpgroups, for sm_90a, unrolled for one geometry with square kernels,
-// all row phases in one set. Tiles must have 8 columns and a multiple of 8 rows, or a multiple of
-// 64 columns, as flat ones have: then the eights of a block's 64 positions lie at equal distances.
+// all row phases in one set, or for its data gradient. Tiles must have 8 columns and a multiple of
+// 8 rows, or a multiple of 64 columns, as flat ones have: then the eights of a block's 64 positions
+// lie at equal distances.
 #pragma once
 
 #include <utility>
@@ -16,9 +17,11 @@ class WarpgroupMultiplier {
   static constexpr int kChannels = kConfig.channels;
 
   static constexpr PhaseAxis axis() {
-    return {1, 1, kConfig.kernel, kConfig.column_phases, kConfig.padding, 1};
+    return {1, 1, kConfig.kernel, kConfig.stride, kConfig.padding, 1};
   }
-  static constexpr TapList kTaps = list_taps(axis(), axis(), kConfig.row_phases, 0);
+  static constexpr TapList kTaps = kConfig.work == Work::DataGradient
+                                       ? list_gradient_taps(axis(), axis())
+                                       : list_taps(axis(), axis(), kConfig.row_phases, 0);
   static constexpr WindowColumns kWindow = window_columns(kTaps, kConfig.columns, kConfig.vector);
   /// Rows of 16 bytes from eight positions to the next eight.
   static constexpr int kGroupRows = kConfig.columns == 8 ? kWindow.count : 8;
@@ -28,6 +31,7 @@ class WarpgroupMultiplier {
 
   __device__ WarpgroupMultiplier(const Tiling& tiling, int group)
       : chunk_rows_(tiling.chunk_rows()),
+        window_(tiling.window_rows * kWindow.count),
         pitch_(kConfig.flat ? tiling.line_columns : kWindow.count) {
 #pragma unroll
     for (int block = 0; block < kConfig.blocks; ++block) {
@@ -39,10 +43,14 @@ class WarpgroupMultiplier {
   template <bool kConsumer>
   __device__ static void share_registers() {
     static_assert(kConfig.groups == 2 && kConfig.teams <= 2);
+    // Who copies rows by bulk copies needs next to none.
+    constexpr bool kRows = takes_rows(kConfig.work);
     if constexpr (kConsumer) {
-      asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kConfig.teams == 1 ? 216 : 184));
+      asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRows                ? 232
+                                                               : kConfig.teams == 1 ? 216
+                                                                                    : 184));
     } else {
-      asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(72));
+      asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRows ? 40 : 72));
     }
   }
 
@@ -99,8 +107,9 @@ class WarpgroupMultiplier {
                           Sums<Config>& sums) const {
     constexpr Tap kThis = kTaps.taps[kTap];
     constexpr bool kFirst = kTap == 0 || kTaps.taps[kTap == 0 ? 0 : kTap - 1].phase != kThis.phase;
-    const int position =
-        (kThis.row_shift - kTaps.first_row_shift) * pitch_ + kThis.column_shift - kWindow.first;
+    const int position = kThis.source * window_ +
+                         (kThis.row_shift - kTaps.first_row_shift) * pitch_ + kThis.column_shift -
+                         kWindow.first;
     const std::uint64_t b =
         descriptor(weights + static_cast<int>(kTap) * kConfig.tap_rows() + half_chunk * kChannels,
                    16 * kChannels, 16 * 8);
@@ -113,7 +122,8 @@ class WarpgroupMultiplier {
   }
 
   std::uint32_t chunk_rows_;
-  int pitch_;  // of the window's rows
+  int window_;  // positions from one source to the next
+  int pitch_;   // of the window's rows
   int first_position_[kConfig.blocks];
   bool fresh_ = true;
 };

@@ -21,6 +21,16 @@ struct Geometry {
   template <int kChannels, int kChunks, bool kResident>
   using FlatConfig = StaticConfig<kChannels, kStride, kStride, 1, 2, 2, kChunks, 2, kResident,
                                   false, kKernel, kPadding, 128, true>;
+
+  /// Of the backward: rows need one team of producers, and a data gradient has one phase.
+  template <int kColumns, int kChannels, int kBlocks, int kChunks, bool kResident>
+  using SumGradient =
+      StaticConfig<kChannels, kStride, kStride, kBlocks, 2, 1, kChunks, 1, kResident, false,
+                   kKernel, kPadding, kColumns, false, Work::SumGradient>;
+  template <int kColumns, int kChannels, int kBlocks, int kChunks, bool kResident>
+  using DataGradient =
+      StaticConfig<kChannels, 1, 1, kBlocks, 2, 1, kChunks, 1, kResident, false, kKernel, kPadding,
+                   kColumns, false, Work::DataGradient, kStride>;
 };
 
 /// Joins lists of rows.

@@ -1,0 +1,36 @@
+// The backward of kernel 3 x 3, stride 2, padding 1: the mission's geometry.
+#include "tenon/ops/cuda/fused/warpgroup_rows.cuh"
+
+namespace tenon::ops::cuda {
+namespace {
+
+using Base = Geometry<2, 3, 1>;
+
+template <class Operand>
+constexpr auto rows_of() {
+  using WideSums = Base::SumGradient<64, 64, 1, 4, true>;
+  using TallSums = Base::SumGradient<8, 64, 1, 2, false>;
+  using WideData = Base::DataGradient<64, 64, 1, 2, true>;
+  using WiderData = Base::DataGradient<64, 64, 2, 2, false>;
+  using TallData = Base::DataGradient<8, 64, 1, 2, false>;
+  return std::array{
+      kernel_row<Operand, WideSums, WarpgroupMultiplier>("sm90 k3 s2, dy 2x64", 90, 1, 2, 64, true),
+      kernel_row<Operand, TallSums, WarpgroupMultiplier>("sm90 k3 s2, dy 16x8", 90, 1, 16, 8),
+      kernel_row<Operand, TallSums, WarpgroupMultiplier>("sm90 k3 s2, dy 2x8x8", 90, 2, 8, 8),
+      kernel_row<Operand, WiderData, WarpgroupMultiplier>("sm90 k3 s2, dx 4x64", 90, 1, 4, 64),
+      kernel_row<Operand, WideData, WarpgroupMultiplier>("sm90 k3 s2, dx 2x64 resident", 90, 1, 2,
+                                                         64),
+      kernel_row<Operand, TallData, WarpgroupMultiplier>("sm90 k3 s2, dx 16x8", 90, 1, 16, 8),
+      kernel_row<Operand, TallData, WarpgroupMultiplier>("sm90 k3 s2, dx 2x8x8", 90, 2, 8, 8),
+  };
+}
+
+}  // namespace
+
+std::span<const KernelRow> backward_rows_sm90_k3_s2() {
+  static constexpr auto kRows =
+      join_rows(rows_of<Tf32>(), rows_of<__nv_bfloat16>(), rows_of<__half>());
+  return kRows;
+}
+
+}  // namespace tenon::ops::cuda

@@ -1,0 +1,111 @@
+#include "tenon/ops/cuda/fused/backward_kernels.h"
+
+#include <cstdint>
+
+#include "tenon/core/cuda/runtime.h"
+#include "tenon/core/tensor_body.h"
+#include "tenon/ops/cuda/fused/tensor_map.h"
+
+namespace tenon::ops::cuda {
+namespace {
+
+/// The plan for as many images as there are.
+Tiling tiling_of(const KernelPlan& plan, int images) {
+  Tiling tiling = plan.tiling;
+  tiling.shape.images = images;
+  tiling.image_tiles = (images + tiling.tile.images - 1) / tiling.tile.images;
+  return tiling;
+}
+
+/// What all kernels of the backward are called with.
+KernelArguments arguments_of(const KernelPlan& plan, const ChannelRows& rows,
+                             const Tensor& packed) {
+  KernelArguments arguments{};
+  arguments.rows = rows;
+  arguments.packed = packed.raw_data();
+  arguments.tiling = tiling_of(plan, rows.images);
+  arguments.slots = plan.slots;
+  arguments.stages_of_sum = 1;
+  arguments.take_turns = plan.row->take_turns && plan.tiling.stages <= plan.slots;
+  if (plan.row->architecture == 90) {
+    arguments.x_map = rows_map(rows, arguments.tiling, plan.row->config.chunks);
+  }
+  return arguments;
+}
+
+void launch(const KernelPlan& plan, const KernelArguments& arguments, const Epilogue& epilogue,
+            Device device) {
+  plan.row->launch(arguments, epilogue, blocks_of(plan, arguments.tiling, device),
+                   plan.shared_bytes, device);
+}
+
+}  // namespace
+
+std::optional<BackwardPlan> backward_plan(const BlockProblem& problem, const KernelTarget& target) {
+  const std::vector<KernelPlan> sums = kernel_plans(problem, target, Work::SumGradient);
+  const std::vector<KernelPlan> data = kernel_plans(problem, target, Work::DataGradient);
+  if (sums.empty() || data.empty()) return std::nullopt;
+  return BackwardPlan{sums.front(), data.front()};
+}
+
+bool backward_pays(const BackwardPlan& plan, Device device) {
+  const KernelPlan& sums = plan.sum_gradient;
+  const int architecture = KernelTarget::of(device).architecture;
+  if (architecture < 90) return kernel_pays(sums, device);
+  // On an H100 rows for any geometry multiply more slowly than cuDNN. Those of one geometry,
+  // forward and backward, beside cuDNN's convolutions and one pass, ms: mission 6.98 and 9.07,
+  // dcgan8 0.635 and 0.728, dcgan32 0.859 and 1.060, unet 0.275 and 0.365, k5 0.318 and 0.401, s1
+  // 0.272 and 0.384 in TF32; but small, where half of what tiles hold lies outside of z, 0.300 and
+  // 0.247.
+  const bool of_geometry =
+      sums.row->config.kernel != 0 && plan.data_gradient.row->config.kernel != 0;
+  constexpr double kLeastInside = 0.6;
+  const Tiling& t = sums.tiling;
+  const double positions = static_cast<double>(t.shape.rows.output_count(0)) *
+                           static_cast<double>(t.shape.columns.output_count(0)) * t.shape.images;
+  const double computed = static_cast<double>(t.tiles()) / t.units() * t.tile.positions();
+  if (!of_geometry || positions < kLeastInside * computed) return false;
+  // At 16 bits memory traffic weighs half, and products through registers and shared memory no
+  // less: with many of them an output cuDNN is expected to win (k5 with 800 and s1 with 576 took
+  // 1.4 and 1.5 of its convolutions and two passes in channels-last memory, mission with 144 and
+  // unet with 128 1.14 and 1.15, which the conversions outweigh).
+  constexpr double kMostProducts = 256;
+  const double products =
+      static_cast<double>(t.shape.in_channels * t.shape.rows.kernel * t.shape.columns.kernel) /
+      static_cast<double>(t.shape.rows.stride * t.shape.columns.stride);
+  return sums.row->operand == OperandKind::Tf32 || products <= kMostProducts;
+}
+
+std::int64_t bias_sum_rows(const KernelPlan& plan, int images) {
+  return bias_sum_rows(plan.row->config, tiling_of(plan, images));
+}
+
+void run_sum_gradient(const KernelPlan& plan, const ChannelRows& x, const Tensor& weight,
+                      const Tensor& bias, const Tensor& grad_out, const Epilogue& epilogue,
+                      const ChannelRows& grad_y, const Tensor& bias_sums) {
+  const Device device = weight.device();
+  const tenon::cuda::DeviceGuard guard(device);
+  const Tensor packed = packed_weights(plan, weight);
+  KernelArguments arguments = arguments_of(plan, x, packed);
+  arguments.bias = bias.defined() ? bias.raw_data() : nullptr;
+  arguments.gradient = {
+      .grad_out = grad_out.raw_data(), .grad_y = grad_y, .bias_sums = bias_sums.data<float>()};
+  // Runs of neighbouring columns are read at once; three columns are no power of two.
+  const int run = plan.row->config.column_phases == 3 ? 1 : plan.row->config.column_phases;
+  const std::size_t bytes = item_size(grad_out.dtype()) * static_cast<std::size_t>(run);
+  arguments.aligned = reinterpret_cast<std::uintptr_t>(grad_out.raw_data()) % bytes == 0 &&
+                      grad_out.shape()[3] % run == 0;
+  launch(plan, arguments, epilogue, device);
+}
+
+void run_data_gradient(const KernelPlan& plan, const ChannelRows& grad_y, const Tensor& weight,
+                       const Tensor& grad_x) {
+  const Device device = weight.device();
+  const tenon::cuda::DeviceGuard guard(device);
+  const Tensor packed = packed_weights(plan, weight);
+  KernelArguments arguments = arguments_of(plan, grad_y, packed);
+  arguments.z = grad_x.raw_data();
+  launch(plan, arguments, Epilogue{}, device);
+}
+
+}  // namespace tenon::ops::cuda

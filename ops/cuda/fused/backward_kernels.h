@@ -1,0 +1,40 @@
+// The fused backward by own kernels: dy from x and the gradient of z, then dx and dw from dy. Its
+// operands pass from kernel to kernel as ChannelRows.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "tenon/ops/cuda/fused/channel_rows.h"
+#include "tenon/ops/cuda/fused/conv_kernel.h"
+
+namespace tenon::ops::cuda {
+
+/// The kernels of a backward.
+struct BackwardPlan {
+  KernelPlan sum_gradient;   ///< dy
+  KernelPlan data_gradient;  ///< dx
+};
+
+/// The best plan for the problem, or none where the backward is left to cuDNN: float64, strict
+/// float32, chains without mish, geometries that the tables do not hold.
+std::optional<BackwardPlan> backward_plan(const BlockProblem& problem, const KernelTarget& target);
+
+/// True where the plan is known or predicted to beat cuDNN's convolutions and one pass.
+bool backward_pays(const BackwardPlan& plan, Device device);
+
+/// Rows of bias sums that the plan's kernel writes for so many images.
+std::int64_t bias_sum_rows(const KernelPlan& plan, int images);
+
+/// dy, in `grad_y`, from x as rows, w, b and the gradient of z [N, Cout, Hout, Wout], contiguous.
+/// `bias_sums` [bias_sum_rows, Cout] float32 receives sums of dy that together are the gradient of
+/// the bias. The images are those of `x`, which may be fewer than the plan's.
+void run_sum_gradient(const KernelPlan& plan, const ChannelRows& x, const Tensor& weight,
+                      const Tensor& bias, const Tensor& grad_out, const Epilogue& epilogue,
+                      const ChannelRows& grad_y, const Tensor& bias_sums);
+
+/// dx [N, Cin, H, W], contiguous, from dy and w.
+void run_data_gradient(const KernelPlan& plan, const ChannelRows& grad_y, const Tensor& weight,
+                       const Tensor& grad_x);
+
+}  // namespace tenon::ops::cuda
