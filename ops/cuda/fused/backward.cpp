@@ -15,6 +15,7 @@ namespace {
 
 /// Rows of a slice of the batch, which are all that a backward keeps.
 constexpr std::int64_t kMostSliceBytes = std::int64_t{192} << 20;
+
 /// Images of a slice: slices are of equal size, the last one smaller. (Parts of a slice whose dy
 /// stays in the L2 cache until dx is made of it gain less than their many launches cost.)
 int images_of_slice(const ChannelRows& x, const ChannelRows& grad_y) {
