@@ -33,10 +33,6 @@ using test::KernelSizes;
 
 using Parameters = std::tuple<KernelGeometry, CoarsePrecision>;
 
-std::string name_of(const testing::TestParamInfo<Parameters>& info) {
-  return std::string(std::get<0>(info.param).name) + "_" + std::get<1>(info.param).name;
-}
-
 /// Rows with memory, all of whose bytes make a NaN.
 struct Rows {
   ChannelRows rows;
@@ -165,9 +161,7 @@ class Operands {
         grad_out(block.grad_out.to(Device::cuda(), precision.dtype)),
         shape(
             TransposedShape::of(inputs.x.shape(), inputs.weight.shape(), inputs.z, inputs.options)),
-        kind(precision.dtype == DType::Float32    ? OperandKind::Tf32
-             : precision.dtype == DType::BFloat16 ? OperandKind::BFloat16
-                                                  : OperandKind::Float16),
+        kind(test::operand_of(precision)),
         x(ops::cuda::input_rows(shape, kind, false)) {
     ops::cuda::pack_channel_rows(inputs.x, kind, x.rows);
   }
@@ -240,11 +234,11 @@ std::vector<CoarsePrecision> precisions() {
 INSTANTIATE_TEST_SUITE_P(Table, BackwardKernels,
                          testing::Combine(testing::ValuesIn(test::table_geometries()),
                                           testing::ValuesIn(precisions())),
-                         name_of);
+                         test::kernel_test_name);
 INSTANTIATE_TEST_SUITE_P(Other, BackwardKernels,
                          testing::Combine(testing::ValuesIn(test::other_geometries()),
                                           testing::ValuesIn(precisions())),
-                         name_of);
+                         test::kernel_test_name);
 
 }  // namespace
 }  // namespace tenon

@@ -28,17 +28,7 @@ using test::CoarsePrecision;
 using test::Image;
 using test::KernelGeometry;
 using test::KernelSizes;
-
-OperandKind operand_of(const CoarsePrecision& precision) {
-  switch (precision.dtype) {
-    case DType::Float16:
-      return OperandKind::Float16;
-    case DType::BFloat16:
-      return OperandKind::BFloat16;
-    default:
-      return OperandKind::Tf32;
-  }
-}
+using test::operand_of;
 
 WeightGradientProblem problem_of(const TransposedShape& shape, const CoarsePrecision& precision) {
   return {shape, operand_of(precision), test::is_strict(precision)};

@@ -8,6 +8,7 @@
 #include <limits>
 #include <sstream>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "fused_block_reference.h"
@@ -131,6 +132,24 @@ inline std::vector<CoarsePrecision> kernel_precisions() {
 inline bool is_strict(const CoarsePrecision& precision) { return precision.bits == 24; }
 inline Float32Precision float32_mode(const CoarsePrecision& precision) {
   return is_strict(precision) ? Float32Precision::Float32 : Float32Precision::Tf32;
+}
+
+/// What tensors of that precision are on the tensor cores.
+inline ops::cuda::OperandKind operand_of(const CoarsePrecision& precision) {
+  switch (precision.dtype) {
+    case DType::Float16:
+      return ops::cuda::OperandKind::Float16;
+    case DType::BFloat16:
+      return ops::cuda::OperandKind::BFloat16;
+    default:
+      return ops::cuda::OperandKind::Tf32;
+  }
+}
+
+/// The name of a test of a geometry in an arithmetic.
+inline std::string kernel_test_name(
+    const testing::TestParamInfo<std::tuple<KernelGeometry, CoarsePrecision>>& info) {
+  return std::string(std::get<0>(info.param).name) + "_" + std::get<1>(info.param).name;
 }
 
 // ---- blocks ----------------------------------------------------------------------------------

@@ -23,10 +23,6 @@ using test::wrong_elements;
 
 using Parameters = std::tuple<KernelGeometry, CoarsePrecision>;
 
-std::string name_of(const testing::TestParamInfo<Parameters>& info) {
-  return std::string(std::get<0>(info.param).name) + "_" + std::get<1>(info.param).name;
-}
-
 std::string describe(const KernelPlan& plan, const BlockCase& block) {
   std::ostringstream out;
   out << plan.row->name << ", " << plan.slots << " slots, " << plan.shared_bytes << " bytes; "
@@ -95,11 +91,11 @@ TEST_P(FusedKernelResult, OfEveryRowIsNearFloat64) {
 INSTANTIATE_TEST_SUITE_P(Table, FusedKernelResult,
                          testing::Combine(testing::ValuesIn(test::table_geometries()),
                                           testing::ValuesIn(test::kernel_precisions())),
-                         name_of);
+                         test::kernel_test_name);
 INSTANTIATE_TEST_SUITE_P(Other, FusedKernelResult,
                          testing::Combine(testing::ValuesIn(test::other_geometries()),
                                           testing::ValuesIn(test::kernel_precisions())),
-                         name_of);
+                         test::kernel_test_name);
 
 // ---- what the result must not depend on ------------------------------------------------------
 
@@ -149,7 +145,7 @@ TEST_P(FusedKernelBits, DoNotDependOnWhereInputsBegin) {
 INSTANTIATE_TEST_SUITE_P(Table, FusedKernelBits,
                          testing::Combine(testing::ValuesIn(test::table_geometries()),
                                           testing::ValuesIn(test::kernel_precisions())),
-                         name_of);
+                         test::kernel_test_name);
 
 // ---- infinities and NaN ----------------------------------------------------------------------
 
@@ -255,7 +251,7 @@ INSTANTIATE_TEST_SUITE_P(
             {"k3_s1_p1", 3, {.padding = 1}, true},
             {"k3x2_s3x2", {3, 2}, {.stride = {3, 2}}, false}}),
         testing::ValuesIn(test::kernel_precisions())),
-    name_of);
+    test::kernel_test_name);
 
 }  // namespace
 }  // namespace tenon

@@ -56,6 +56,15 @@ class Draw {
   std::mt19937 engine_;
 };
 
+/// Small integers, with which all sums are exact; none is 0, which would hide a missing product.
+inline Image draw_image(Draw& draw, const Shape& shape) {
+  Image image(shape);
+  for (double& value : image.values) {
+    value = static_cast<double>(draw.between(1, 9) * (draw.between(0, 1) == 0 ? 1 : -1));
+  }
+  return image;
+}
+
 /// Padding and output padding of an axis, such that it has outputs; the padding may well be more
 /// than the kernel covers, and the output padding more than the stride where the dilation is.
 struct Margins {

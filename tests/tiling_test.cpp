@@ -25,6 +25,7 @@ using test::Case;
 using test::Draw;
 using test::draw_cases;
 using test::draw_flat_cases;
+using test::draw_image;
 using test::Image;
 
 // ---- the kernel, one number at a time ----------------------------------------------------------
@@ -202,15 +203,6 @@ class Emulation {
   std::vector<double> windows_;
   bool wrote_ = false;
 };
-
-/// Small integers, with which all sums are exact; none is 0, which would hide a missing product.
-Image draw_image(Draw& draw, const Shape& shape) {
-  Image image(shape);
-  for (double& value : image.values) {
-    value = static_cast<double>(draw.between(1, 9) * (draw.between(0, 1) == 0 ? 1 : -1));
-  }
-  return image;
-}
 
 void check_outputs(const std::vector<Case>& cases) {
   Draw draw(1);

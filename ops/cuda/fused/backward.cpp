@@ -41,7 +41,7 @@ struct Plan {
 std::optional<Plan> make_plan(const BlockProblem& problem) {
   const KernelTarget target = KernelTarget::of(problem.x.device);
   const std::optional<BackwardPlan> kernels = backward_plan(problem, target);
-  if (!kernels || !backward_pays(*kernels, problem.x.device)) return std::nullopt;
+  if (!kernels || !backward_pays(*kernels, problem)) return std::nullopt;
   const TransposedShape shape =
       TransposedShape::of(problem.x.shape, problem.weight, problem.z, problem.options);
   const OperandKind operand = kernels->sum_gradient.row->operand;
@@ -59,20 +59,17 @@ std::optional<Plan> make_plan(const BlockProblem& problem) {
               weight_plan(last)};
 }
 
-/// This thread's plan for a problem; null where there is none.
+/// This thread's plan for a problem; null where there is none. Valid until the next call.
 const Plan* plan_of(const BlockProblem& problem) {
+  constexpr std::size_t kMostPlans = 1024;
   thread_local std::unordered_map<BlockProblem, std::optional<Plan>, HashBlockProblem> plans;
   auto found = plans.find(problem);
-  if (found == plans.end()) found = plans.emplace(problem, make_plan(problem)).first;
+  if (found == plans.end()) {
+    // Programs with a new shape at every step must not fill the memory with plans.
+    if (plans.size() == kMostPlans) plans.clear();
+    found = plans.emplace(problem, make_plan(problem)).first;
+  }
   return found->second ? &*found->second : nullptr;
-}
-
-/// Images `first` to `first + count` of a contiguous tensor [N, ...].
-Tensor images_of(const Tensor& tensor, int first, int count) {
-  Shape shape = tensor.shape();
-  shape[0] = count;
-  return tenon::detail::make_view(tensor, shape, tensor.strides(),
-                                  tensor.body()->offset + first * tensor.strides()[0]);
 }
 
 Tensor empty_float(const Shape& shape, Device device) {
@@ -196,6 +193,13 @@ bool backward_by_kernels(const Tensor& x, const Tensor& weight, const Tensor& bi
   if (plan == nullptr) return false;
   Backward(*plan, x, weight, bias, grad_out, epilogue, grad_x, grad_weight, grad_bias).run();
   return true;
+}
+
+Tensor images_of(const Tensor& tensor, std::int64_t first, std::int64_t count) {
+  Shape shape = tensor.shape();
+  shape[0] = count;
+  return tenon::detail::make_view(tensor, shape, tensor.strides(),
+                                  tensor.body()->offset + first * tensor.strides()[0]);
 }
 
 std::string backward_kernel_names(const TensorSpec& x, const Shape& weight, const Shape& z,

@@ -2,6 +2,7 @@
 // by cuDNN's convolutions with one pass between them.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "tenon/ops/fused/conv_transpose2d_epilogue.h"
@@ -20,5 +21,8 @@ bool backward_by_kernels(const Tensor& x, const Tensor& weight, const Tensor& bi
 /// The names of the kernels that the above runs; empty where it returns false.
 std::string backward_kernel_names(const TensorSpec& x, const Shape& weight, const Shape& z,
                                   const ConvTranspose2dOptions& options, const Epilogue& epilogue);
+
+/// Images `first` to `first + count` of a tensor [N, ...], without history.
+Tensor images_of(const Tensor& tensor, std::int64_t first, std::int64_t count);
 
 }  // namespace tenon::ops::cuda

@@ -5,6 +5,7 @@
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cuda/fused/tensor_map.h"
+#include "tenon/ops/fused/training_pays.h"
 
 namespace tenon::ops::cuda {
 namespace {
@@ -48,10 +49,10 @@ std::optional<BackwardPlan> backward_plan(const BlockProblem& problem, const Ker
   return BackwardPlan{sums.front(), data.front()};
 }
 
-bool backward_pays(const BackwardPlan& plan, Device device) {
+bool backward_pays(const BackwardPlan& plan, const BlockProblem& problem) {
   const KernelPlan& sums = plan.sum_gradient;
-  const int architecture = KernelTarget::of(device).architecture;
-  if (architecture < 90) return kernel_pays(sums, device);
+  const Device device = problem.x.device;
+  if (KernelTarget::of(device).architecture < 90) return kernel_pays(sums, device);
   // On an H100 rows for any geometry multiply more slowly than cuDNN. Those of one geometry,
   // forward and backward, beside cuDNN's convolutions and one pass, ms: mission 6.98 and 9.07,
   // dcgan8 0.635 and 0.728, dcgan32 0.859 and 1.060, unet 0.275 and 0.365, k5 0.318 and 0.401, s1
@@ -60,20 +61,14 @@ bool backward_pays(const BackwardPlan& plan, Device device) {
   const bool of_geometry =
       sums.row->config.kernel != 0 && plan.data_gradient.row->config.kernel != 0;
   constexpr double kLeastInside = 0.6;
-  const Tiling& t = sums.tiling;
-  const double positions = static_cast<double>(t.shape.rows.output_count(0)) *
-                           static_cast<double>(t.shape.columns.output_count(0)) * t.shape.images;
-  const double computed = static_cast<double>(t.tiles()) / t.units() * t.tile.positions();
-  if (!of_geometry || positions < kLeastInside * computed) return false;
+  if (!of_geometry || share_inside(sums.tiling) < kLeastInside) return false;
   // At 16 bits memory traffic weighs half, and products through registers and shared memory no
   // less: with many of them an output cuDNN is expected to win (k5 with 800 and s1 with 576 took
   // 1.4 and 1.5 of its convolutions and two passes in channels-last memory, mission with 144 and
   // unet with 128 1.14 and 1.15, which the conversions outweigh).
   constexpr double kMostProducts = 256;
-  const double products =
-      static_cast<double>(t.shape.in_channels * t.shape.rows.kernel * t.shape.columns.kernel) /
-      static_cast<double>(t.shape.rows.stride * t.shape.columns.stride);
-  return sums.row->operand == OperandKind::Tf32 || products <= kMostProducts;
+  return sums.row->operand == OperandKind::Tf32 ||
+         products_per_output(problem.weight, problem.x.shape, problem.options) <= kMostProducts;
 }
 
 std::int64_t bias_sum_rows(const KernelPlan& plan, int images) {

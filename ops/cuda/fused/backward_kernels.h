@@ -20,8 +20,9 @@ struct BackwardPlan {
 /// float32, chains without mish, geometries that the tables do not hold.
 std::optional<BackwardPlan> backward_plan(const BlockProblem& problem, const KernelTarget& target);
 
-/// True where the plan is known or predicted to beat cuDNN's convolutions and one pass.
-bool backward_pays(const BackwardPlan& plan, Device device);
+/// True where the plan, which is the problem's, is known or predicted to beat cuDNN's convolutions
+/// and one pass.
+bool backward_pays(const BackwardPlan& plan, const BlockProblem& problem);
 
 /// Rows of bias sums that the plan's kernel writes for so many images.
 std::int64_t bias_sum_rows(const KernelPlan& plan, int images);

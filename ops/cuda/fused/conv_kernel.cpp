@@ -148,14 +148,11 @@ std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape
 /// that have a tile.
 double efficiency(const KernelPlan& plan, int multiprocessors) {
   const Tiling& t = plan.tiling;
-  const double positions = static_cast<double>(t.shape.rows.output_count(0)) *
-                           static_cast<double>(t.shape.columns.output_count(0)) * t.shape.images;
-  const double computed = static_cast<double>(t.tiles()) / t.units() * t.tile.positions();
   const double channels =
       static_cast<double>(t.shape.out_channels) / (t.channel_tiles * t.tile.out_channels);
   const double waves = std::ceil(static_cast<double>(t.tiles()) / multiprocessors);
   const double busy = static_cast<double>(t.tiles()) / (waves * multiprocessors);
-  return positions / computed * channels * busy;
+  return share_inside(t) * channels * busy;
 }
 
 template <class Append>
@@ -293,6 +290,12 @@ Tensor packed_weights(const KernelPlan& plan, const Tensor& weight) {
   return derived(weight, plan.packed_name, [&] {
     return pack_weights(weight.contiguous(), plan.row->operand, plan.row->config, plan.tiling);
   });
+}
+
+double share_inside(const Tiling& t) {
+  const double positions = static_cast<double>(t.shape.rows.output_count(0)) *
+                           static_cast<double>(t.shape.columns.output_count(0)) * t.shape.images;
+  return positions / (static_cast<double>(t.tiles()) / t.units() * t.tile.positions());
 }
 
 int blocks_of(const KernelPlan& plan, const Tiling& tiling, Device device) {

@@ -61,6 +61,9 @@ std::vector<KernelPlan> kernel_plans(const BlockProblem& problem, Work work = Wo
 /// The weight [Cin, Cout/groups, kH, kW] as the plan's kernel reads it, packed once a version.
 Tensor packed_weights(const KernelPlan& plan, const Tensor& weight);
 
+/// The part of the positions of all tiles that are positions of y.
+double share_inside(const Tiling& tiling);
+
 /// Blocks that the plan's kernel is launched with for the tiles of `tiling`.
 int blocks_of(const KernelPlan& plan, const Tiling& tiling, Device device);
 

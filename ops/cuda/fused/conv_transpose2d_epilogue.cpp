@@ -68,10 +68,8 @@ struct BatchSlices {
   /// Slice `index` of a tensor [N, ...]; undefined for an undefined one.
   Tensor part(const Tensor& tensor, std::int64_t index) const {
     if (!tensor.defined() || count == 1) return tensor;
-    Shape shape = tensor.shape();
-    shape[0] = std::min(images, shape[0] - index * images);
-    return tenon::detail::make_view(tensor, shape, tensor.strides(),
-                                    tensor.body()->offset + index * images * tensor.strides()[0]);
+    const std::int64_t first = index * images;
+    return images_of(tensor, first, std::min(images, tensor.shape()[0] - first));
   }
 };
 

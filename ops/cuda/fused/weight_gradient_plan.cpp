@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <map>
 
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/error.h"
@@ -236,11 +235,8 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
   return true;
 }
 
-namespace {
-
-/// The fastest plan of all kernels and tiles.
-WeightGradientPlan best_plan(const WeightGradientProblem& problem,
-                             const WeightGradientTarget& target) {
+WeightGradientPlan plan_weight_gradient(const WeightGradientProblem& problem,
+                                        const WeightGradientTarget& target) {
   constexpr struct {
     int rows, columns;
   } kTiles[] = {{2, 16}, {3, 16}, {4, 16}, {8, 16}, {2, 32}, {3, 32},
@@ -265,48 +261,6 @@ WeightGradientPlan best_plan(const WeightGradientProblem& problem,
   TENON_CHECK(best.row != nullptr, "weight_gradient: no kernel fits into ", target.shared_bytes,
               " bytes of shared memory");
   return best;
-}
-
-/// Everything that a plan depends on.
-using PlanKey = std::array<std::int64_t, 20>;
-PlanKey key_of(const WeightGradientProblem& problem, const WeightGradientTarget& target) {
-  const TransposedShape& s = problem.shape;
-  const PhaseAxis& r = s.rows;
-  const PhaseAxis& c = s.columns;
-  return {s.images,
-          s.groups,
-          s.in_channels,
-          s.out_channels,
-          r.input,
-          r.output,
-          r.kernel,
-          r.stride,
-          r.padding,
-          r.dilation,
-          c.input,
-          c.output,
-          c.kernel,
-          c.stride,
-          c.padding,
-          c.dilation,
-          static_cast<std::int64_t>(problem.operand),
-          static_cast<std::int64_t>(problem.split),
-          target.multiprocessors,
-          target.shared_bytes};
-}
-
-}  // namespace
-
-WeightGradientPlan plan_weight_gradient(const WeightGradientProblem& problem,
-                                        const WeightGradientTarget& target) {
-  // Looking at all plans takes longer than a small problem's kernels.
-  constexpr std::size_t kMostKept = 256;
-  thread_local std::map<PlanKey, WeightGradientPlan> kept;
-  const PlanKey key = key_of(problem, target);
-  const auto found = kept.find(key);
-  if (found != kept.end()) return found->second;
-  if (kept.size() == kMostKept) kept.clear();
-  return kept.emplace(key, best_plan(problem, target)).first->second;
 }
 
 }  // namespace tenon::ops::cuda
