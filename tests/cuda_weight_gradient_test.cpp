@@ -1,9 +1,10 @@
 // The fused backward's weight gradient from rows of channels: every kernel with tiles of every
-// kind, not only the plan that would be chosen, against float64.
+// kind, not only the plan that would be chosen, against float64. And the sums of the bias's.
 #include <gtest/gtest.h>
 
 #ifdef TENON_WITH_CUDA
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "fused_kernel_cases.h"
+#include "tenon/ops/cuda/fused/bias_sums.h"
 #include "tenon/ops/cuda/fused/weight_gradient.h"
 
 namespace tenon {
@@ -197,21 +199,35 @@ struct Inputs {
         x(DeviceRows::of_input(operands.x.tensor(), shape, precision)),
         dy(DeviceRows::of_output(operands.dy, shape, precision)) {}
 
-  /// Over a workspace full of NaN, and into `gradient`, which is made full of NaN if undefined.
-  Tensor run(const WeightGradientPlan& plan, bool add = false, Tensor gradient = {}) const {
+  /// Slice by slice of so many images, over a workspace full of NaN and into a gradient that is.
+  Tensor run(const WeightGradientPlan& plan, const std::vector<int>& slices) const {
     constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
     const TransposedShape& s = problem.shape;
     const TensorOptions options{.device = Device::cuda()};
     const Tensor workspace = full({plan.workspace_floats()}, kNan, options);
-    if (!gradient.defined()) {
-      gradient = full(
-          {std::int64_t{s.groups} * s.in_channels, s.out_channels, s.rows.kernel, s.columns.kernel},
-          kNan, options);
+    const Tensor gradient = full(
+        {std::int64_t{s.groups} * s.in_channels, s.out_channels, s.rows.kernel, s.columns.kernel},
+        kNan, options);
+    int first = 0;
+    for (const int count : slices) {
+      accumulate_weight_gradient(plan, x.rows.part(first, count), dy.rows.part(first, count),
+                                 workspace, first > 0);
+      first += count;
     }
-    run_weight_gradient(plan, x.rows, dy.rows, workspace, gradient, add);
+    finish_weight_gradient(plan, workspace, gradient);
     return gradient;
   }
+  Tensor run(const WeightGradientPlan& plan) const { return run(plan, {problem.shape.images}); }
 };
+
+/// `images` in slices of `most`, the last one smaller where they do not come out even.
+std::vector<int> slices_of(int images, int most) {
+  std::vector<int> slices;
+  for (int first = 0; first < images; first += most) {
+    slices.push_back(std::min(most, images - first));
+  }
+  return slices;
+}
 
 /// The plans of all kernels for `problem`, with tiles of every kind, for large and for small shared
 /// memory.
@@ -286,6 +302,17 @@ INSTANTIATE_TEST_SUITE_P(
                         "k7_s2_p90_d31", 7, {.stride = 2, .padding = 90, .dilation = 31}, false}),
     [](const auto& info) { return std::string(info.param.name); });
 
+/// The norm of a - b over that of b.
+double distance(const std::vector<double>& a, const std::vector<double>& b) {
+  double error = 0;
+  double norm = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    error += std::pow(a[i] - b[i], 2);
+    norm += std::pow(b[i], 2);
+  }
+  return std::sqrt(error / norm);
+}
+
 class WeightGradientAccuracy : public testing::TestWithParam<CoarsePrecision> {
  protected:
   void SetUp() override { TENON_SKIP_WITHOUT_GPU(); }
@@ -310,21 +337,19 @@ TEST_P(WeightGradientAccuracy, IsThatOfThePrecision) {
       const TransposedShape shape = shape_of(geometry, size);
       const Image wanted = reference(operands.x, operands.dy, shape);
       const Inputs inputs(operands, shape, precision);
+      const int images = shape.images;
       for (const WeightGradientPlan& plan : all_plans(inputs.problem)) {
-        const std::vector<double> got = inputs.run(plan).to_vector<double>();
-        double error = 0;
-        double norm = 0;
-        for (std::size_t i = 0; i < got.size(); ++i) {
-          error += std::pow(got[i] - wanted.values[i], 2);
-          norm += std::pow(wanted.values[i], 2);
+        for (const int most : {images, (images + 2) / 3}) {
+          const Tensor got = inputs.run(plan, slices_of(images, most));
+          EXPECT_LE(distance(got.to_vector<double>(), wanted.values), precision.tolerance)
+              << describe(plan) << ", slices of " << most;
         }
-        EXPECT_LE(std::sqrt(error / norm), precision.tolerance) << describe(plan);
       }
     }
   }
 }
 
-TEST_P(WeightGradientAccuracy, BitsDependOnThePlanAlone) {
+TEST_P(WeightGradientAccuracy, BitsDependOnThePlanAndTheSlicesAlone) {
   manual_seed(5);
   const KernelGeometry geometry{"", 4, {.stride = 2, .padding = 1}, true};
   const KernelSizes size{7, 70, 9, 17, 40};
@@ -334,34 +359,30 @@ TEST_P(WeightGradientAccuracy, BitsDependOnThePlanAlone) {
   const Inputs inputs(operands, shape_of(geometry, size), precision);
   for (const WeightGradientPlan& plan : all_plans(inputs.problem)) {
     SCOPED_TRACE(describe(plan));
-    const Tensor first = inputs.run(plan);
-    test::expect_same_bits(inputs.run(plan), first);
-    // What was there is a summand, one rounding away.
-    test::expect_same_bits(inputs.run(plan, true, full_like(first, 1.5)), first + 1.5);
+    test::expect_same_bits(inputs.run(plan), inputs.run(plan));
+    test::expect_same_bits(inputs.run(plan, {3, 3, 1}), inputs.run(plan, {3, 3, 1}));
   }
 }
 
-// Parts of x and dy that lie in memory for the whole batch.
+// Parts of x and dy that lie in memory for the whole batch. The plans are for the first slices: of
+// the last one there are fewer tiles than blocks.
 TEST_P(WeightGradientAccuracy, SlicesOfTheBatchAddUp) {
   manual_seed(7);
   const CoarsePrecision& precision = GetParam();
   const KernelGeometry geometry{"", 3, {.stride = 2, .padding = 1, .groups = 2}, true};
-  const KernelSizes size{5, 20, 9, 11, 12};
-  TransposedShape shape = shape_of(geometry, size);
+  const KernelSizes size{5, 20, 9, 11, 45};
+  const TransposedShape shape = shape_of(geometry, size);
   const Operands operands = whole_numbers(geometry, size);
   const std::vector<double> wanted = reference(operands.x, operands.dy, shape).values;
-  const Inputs whole(operands, shape, precision);
-  Inputs slice = whole;
-  Tensor sum;
-  for (const auto& [first, count] : {std::pair{0, 2}, {2, 2}, {4, 1}}) {
-    slice.problem.shape.images = count;
-    slice.x.rows = whole.x.rows.part(first, count);
-    slice.dy.rows = whole.dy.rows.part(first, count);
-    const WeightGradientPlan plan =
-        plan_weight_gradient(slice.problem, WeightGradientTarget::of(Device::cuda()));
-    sum = slice.run(plan, first > 0, sum);
+  const Inputs inputs(operands, shape, precision);
+  WeightGradientProblem slice = inputs.problem;
+  slice.shape.images = 2;
+  std::vector<WeightGradientPlan> plans = all_plans(slice);
+  plans.push_back(plan_weight_gradient(slice, WeightGradientTarget::of(Device::cuda())));
+  for (const WeightGradientPlan& plan : plans) {
+    const Tensor got = inputs.run(plan, {2, 2, 1});
+    ASSERT_EQ(test::wrong_elements(got, tensor(wanted, got.shape()), 0), "") << describe(plan);
   }
-  EXPECT_EQ(sum.to_vector<double>(), wanted);
 }
 
 TEST_P(WeightGradientAccuracy, IsThatOfThePlanThatIsChosen) {
@@ -376,12 +397,41 @@ TEST_P(WeightGradientAccuracy, IsThatOfThePlanThatIsChosen) {
     const WeightGradientPlan plan =
         plan_weight_gradient(inputs.problem, WeightGradientTarget::of(Device::cuda()));
     EXPECT_EQ(inputs.run(plan).to_vector<double>(), wanted) << geometry.name << describe(plan);
-    EXPECT_LE(plan.workspace_floats(), 48 << 18);
+    EXPECT_LE(plan.workspace_floats(), 26 << 18);
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, WeightGradientAccuracy, testing::ValuesIn(test::kernel_precisions()),
                          [](const auto& info) { return std::string(info.param.name); });
+
+// ---- sums for the bias -----------------------------------------------------------------------
+
+// Whole numbers, of which all sums are exact.
+TEST(BiasSums, OfSlicesAreThoseOfAllRows) {
+  TENON_SKIP_WITHOUT_GPU();
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  manual_seed(8);
+  const TensorOptions options{.device = Device::cuda()};
+  for (const int columns : {1, 5, 32, 70}) {
+    for (const int slice : {1, 127, 128, 129, 20000}) {
+      const int count = 2 * slice + (slice + 1) / 2;  // the last slice is smaller
+      const Tensor values = randint(-8, 9, {count, columns}).to(DType::Float64);
+      const Tensor rows = values.to(Device::cuda(), DType::Float32);
+      const std::int64_t of_slice = ops::cuda::bias_rows_of_sums(slice);
+      const Tensor sums = full(
+          {2 * of_slice + ops::cuda::bias_rows_of_sums(count - 2 * slice), columns}, kNan, options);
+      for (int i = 0; i < 3; ++i) {
+        const int first = i * slice;
+        ops::cuda::add_bias_rows(rows.narrow(0, first, std::min(slice, count - first)), sums,
+                                 i * of_slice);
+      }
+      const Tensor gradient = full({columns}, kNan, options);
+      ops::cuda::finish_bias_gradient(sums, gradient);
+      EXPECT_EQ(gradient.to_vector<double>(), ops::sum(values, {0}).to_vector<double>())
+          << slice << " rows of " << columns;
+    }
+  }
+}
 
 }  // namespace
 }  // namespace tenon

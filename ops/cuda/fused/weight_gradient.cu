@@ -39,7 +39,7 @@ struct SplitSums {
 __global__ void __launch_bounds__(kThreads)
     sum_splits_kernel(const tenon::cuda::PreviousKernel previous, const float* workspace,
                       float* gradient, const __grid_constant__ WeightGradientTiling t,
-                      const SplitSums shape, bool add) {
+                      const SplitSums shape) {
   __shared__ float4 partial[kThreads];
   __shared__ float results[kMostInputs * kChannels * kMostTaps];
   const int inputs = t.shape.groups * t.shape.in_channels;
@@ -103,17 +103,14 @@ __global__ void __launch_bounds__(kThreads)
     const int tap = i % taps;
     const int channel = i / taps % channels;
     const int input = i / taps / channels;
-    float* target =
-        gradient +
-        (static_cast<std::int64_t>(first_input + input) * t.shape.out_channels + co + channel) *
-            t.tap_count +
-        t.taps[first_tap + tap].kernel;
-    const float sum = results[(input * kChannels + channel) * taps + tap];
-    *target = add ? *target + sum : sum;
+    const std::int64_t pair =
+        static_cast<std::int64_t>(first_input + input) * t.shape.out_channels + co + channel;
+    gradient[pair * t.tap_count + t.taps[first_tap + tap].kernel] =
+        results[(input * kChannels + channel) * taps + tap];
   }
 }
 
-void sum_splits(const WeightGradientTiling& t, const float* workspace, float* gradient, bool add,
+void sum_splits(const WeightGradientTiling& t, const float* workspace, float* gradient,
                 Device device) {
   // Many splits come with few sums.
   SplitSums shape{1, kThreads / kFours, t.tap_count};
@@ -126,8 +123,7 @@ void sum_splits(const WeightGradientTiling& t, const float* workspace, float* gr
   const dim3 blocks(static_cast<unsigned>((inputs + shape.inputs - 1) / shape.inputs),
                     static_cast<unsigned>((t.shape.out_channels + kChannels - 1) / kChannels),
                     static_cast<unsigned>(shape.tap_ranges));
-  tenon::cuda::launch<sum_splits_kernel>({blocks, kThreads}, device, workspace, gradient, t, shape,
-                                         add);
+  tenon::cuda::launch<sum_splits_kernel>({blocks, kThreads}, device, workspace, gradient, t, shape);
 }
 
 }  // namespace
@@ -148,21 +144,29 @@ std::span<const WeightGradientRow> weight_gradient_rows() {
   return kRows;
 }
 
-void run_weight_gradient(const WeightGradientPlan& plan, const ChannelRows& x,
-                         const ChannelRows& dy, const Tensor& workspace, const Tensor& gradient,
-                         bool add) {
-  const Device device = gradient.device();
+void accumulate_weight_gradient(const WeightGradientPlan& plan, const ChannelRows& x,
+                                const ChannelRows& dy, const Tensor& workspace, bool continues) {
+  const Device device = workspace.device();
   const tenon::cuda::DeviceGuard guard(device);
   for (const ChannelRows& rows : {x, dy}) {
     TENON_CHECK(rows.chunk_rows() * rows.chunks <= std::numeric_limits<std::int32_t>::max(),
                 "weight_gradient: a group of ", rows.chunk_rows() * rows.chunks,
                 " rows of 16 bytes is too large");
   }
-  auto* sums = static_cast<float*>(workspace.raw_data());
-  const WeightGradientTiling& t = plan.tiling;
-  plan.row->launch({.x = OperandSource(x), .dy = OperandSource(dy), .workspace = sums, .tiling = t},
-                   plan.shared_bytes(), device);
-  sum_splits(t, sums, static_cast<float*>(gradient.raw_data()), add, device);
+  WeightGradientArguments arguments{.x = OperandSource(x),
+                                    .dy = OperandSource(dy),
+                                    .workspace = static_cast<float*>(workspace.raw_data()),
+                                    .continues = continues,
+                                    .tiling = plan.tiling};
+  arguments.tiling.shape.images = x.images;
+  plan.row->launch(arguments, plan.shared_bytes(), device);
+}
+
+void finish_weight_gradient(const WeightGradientPlan& plan, const Tensor& workspace,
+                            const Tensor& gradient) {
+  const tenon::cuda::DeviceGuard guard(gradient.device());
+  sum_splits(plan.tiling, static_cast<const float*>(workspace.raw_data()),
+             static_cast<float*>(gradient.raw_data()), gradient.device());
 }
 
 }  // namespace tenon::ops::cuda

@@ -1,6 +1,7 @@
 // The weight gradient's kernel: see weight_gradient_tiling.h for what blocks and warps do.
 //
 //   producers (config.producers warps)      consumers (a warp for each tap, out_warp and part)
+//                                           sums of the slice before, or zeros
 //   for each tile of positions:             for each tile of positions:
 //     wait until the slot is empty            wait until the slot is full
 //     window of x, phases of dy -> slot       sums += x at the tap's offset · dy of its phase
@@ -98,19 +99,33 @@ __device__ bool has_work(const BlockView<Operand, Config>& view, const WarpRole&
                                           view.dy_chunks * OperandTraits<Operand>::kRow;
 }
 
+/// Where the sums of a warp that has work, and of the other parts of its tap, lie.
+template <class Operand, class Config>
+__device__ StoredSums stored_sums(const BlockView<Operand, Config>& view, const WarpRole& role) {
+  const WeightGradientTiling& t = view.t;
+  float* data =
+      view.arguments.workspace + view.block.split * t.split_floats() +
+      (view.block.channels * t.tap_count + view.unit.first_tap + role.tap) * t.tap_floats() +
+      role.out_warp * Config::value.out_channels();
+  return {data, t.out_channels, t.shape.in_channels - view.block.in_tile * t.in_channels};
+}
+
+/// What a warp's sums begin with: the first of the parts goes on where it stopped, if any did.
+template <class Operand, class Config>
+__device__ void begin(const BlockView<Operand, Config>& view, const WarpRole& role, bool active,
+                      TileSums<Config>& sums) {
+  clear_sums<Config>(sums);
+  if (!view.arguments.continues || !active || role.part != 0) return;
+  load_sums<Operand, Config>(stored_sums(view, role), sums);
+}
+
 /// Brings a warp's sums to the workspace.
 template <class Operand, class Config>
 __device__ void finish(const BlockView<Operand, Config>& view, const WarpRole& role,
                        TileSums<Config>& sums) {
-  const WeightGradientTiling& t = view.t;
-  join_parts<Config>(reinterpret_cast<float*>(view.ring()), role, t, sums);
+  join_parts<Config>(reinterpret_cast<float*>(view.ring()), role, view.t, sums);
   if (!has_work(view, role) || role.part != 0) return;
-  float* target =
-      view.arguments.workspace + view.block.split * t.split_floats() +
-      (view.block.channels * t.tap_count + view.unit.first_tap + role.tap) * t.tap_floats() +
-      role.out_warp * Config::value.out_channels();
-  store_sums<Operand, Config>(sums, target, t.out_channels,
-                              t.shape.in_channels - view.block.in_tile * t.in_channels);
+  store_sums<Operand, Config>(stored_sums(view, role), sums);
 }
 
 template <class Operand, class Config>
@@ -127,8 +142,12 @@ __device__ void consume(const BlockView<Operand, Config>& view) {
       t, t.taps[view.unit.first_tap + (active ? role.tap : 0)], role);
   TileSums<Config> sums;
   [[maybe_unused]] TileSums<Config> totals;
-  clear_sums<Config>(sums);
-  if constexpr (kConfig.split) clear_sums<Config>(totals);
+  if constexpr (kConfig.split) {
+    clear_sums<Config>(sums);
+    begin(view, role, active, totals);
+  } else {
+    begin(view, role, active, sums);
+  }
   [[maybe_unused]] int steps = 0;
   RingPosition ring;
   for (int number = view.block.split; number < t.tiles(); number += t.splits) {

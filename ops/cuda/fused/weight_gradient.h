@@ -45,13 +45,19 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
                                const WeightGradientTile& tile, int splits,
                                WeightGradientPlan& plan);
 
-/// gradient = dW, or with `add` gradient += dW, [groups·Cin, Cout, kH, kW] float32 contiguous (Cin
-/// and Cout of a group): the sum over images and positions of x·dy as weight_gradient_tiling.h
-/// says. `x` as `input_rows`, `dy` as `output_rows`; `workspace` float32 of at least
-/// plan.workspace_floats(). The order of the sum is the plan's alone, so that the result is the
-/// same bits each time.
-void run_weight_gradient(const WeightGradientPlan& plan, const ChannelRows& x,
-                         const ChannelRows& dy, const Tensor& workspace, const Tensor& gradient,
-                         bool add);
+/// Sums x·dy over the positions of these images, as weight_gradient_tiling.h says, to `workspace`,
+/// float32 of at least plan.workspace_floats(). With `continues` the sums begin with those that are
+/// there from the same plan's call for other images; without, what is there does not count. `x` as
+/// `input_rows`, `dy` as `output_rows`, of the same images, which may be fewer than the plan's. The
+/// order of the sum is that of the plan and the calls alone, so that the result is the same bits
+/// each time.
+void accumulate_weight_gradient(const WeightGradientPlan& plan, const ChannelRows& x,
+                                const ChannelRows& dy, const Tensor& workspace, bool continues);
+
+/// gradient = dW, [groups·Cin, Cout, kH, kW] float32 contiguous (Cin and Cout of a group), of all
+/// images that were accumulated in `workspace`, which stays as it is. The order of the sum is the
+/// plan's alone.
+void finish_weight_gradient(const WeightGradientPlan& plan, const Tensor& workspace,
+                            const Tensor& gradient);
 
 }  // namespace tenon::ops::cuda

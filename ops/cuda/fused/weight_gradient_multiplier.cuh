@@ -257,10 +257,17 @@ __device__ void join_parts(float* shared, const WarpRole& role, const WeightGrad
   }
 }
 
-/// Writes a warp's sums to `target`, [ci][co] with rows of `stride`, of which the first `channels`
-/// rows exist.
-template <class Operand, class Config>
-__device__ void store_sums(const TileSums<Config>& sums, float* target, int stride, int channels) {
+/// A warp's sums in the workspace: [ci][co] with rows of `stride`, of which the first `channels`
+/// rows exist. Each lane has two neighbouring co of a row at a time.
+struct StoredSums {
+  float* data;
+  int stride;
+  int channels;
+};
+
+/// Calls `move` with each pair of neighbouring sums that exists, and with its place in memory.
+template <class Operand, class Config, class Move>
+__device__ void for_each_pair(const StoredSums& stored, TileSums<Config>& sums, const Move& move) {
   const int row = static_cast<int>(threadIdx.x) % 32 / 4;
   const int column = static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
@@ -268,14 +275,29 @@ __device__ void store_sums(const TileSums<Config>& sums, float* target, int stri
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int ci = 16 * i + Step<Operand, Config>::channel_of(row + 8 * half);
-      if (ci >= channels) continue;
+      if (ci >= stored.channels) continue;
 #pragma unroll
       for (int j = 0; j < Config::value.n_tiles; ++j) {
-        *reinterpret_cast<float2*>(target + ci * stride + 8 * j + column) =
-            make_float2(sums[i][j][2 * half], sums[i][j][2 * half + 1]);
+        move(sums[i][j][2 * half], sums[i][j][2 * half + 1],
+             *reinterpret_cast<float2*>(stored.data + ci * stored.stride + 8 * j + column));
       }
     }
   }
+}
+
+template <class Operand, class Config>
+__device__ void load_sums(const StoredSums& stored, TileSums<Config>& sums) {
+  for_each_pair<Operand, Config>(stored, sums, [](float& first, float& second, const float2& pair) {
+    first = pair.x;
+    second = pair.y;
+  });
+}
+
+template <class Operand, class Config>
+__device__ void store_sums(const StoredSums& stored, TileSums<Config>& sums) {
+  for_each_pair<Operand, Config>(stored, sums, [](float first, float second, float2& pair) {
+    pair = make_float2(first, second);
+  });
 }
 
 }  // namespace tenon::ops::cuda

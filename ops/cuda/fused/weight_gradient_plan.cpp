@@ -164,7 +164,8 @@ double plan_cycles(const WeightGradientPlan& plan, int splits, double tile, int 
 
 /// Sets the number of splits, 0 for the best; returns the plan's time.
 double set_splits(WeightGradientPlan& plan, const WeightGradientTarget& target, int splits) {
-  constexpr std::int64_t kMostFloats = std::int64_t{48} << 18;  // 48 MB
+  // 26 MiB, or else one split: beside it the backward keeps 228 MiB of a slice (backward.cpp).
+  constexpr std::int64_t kMostFloats = std::int64_t{26} << 18;
   WeightGradientTiling& t = plan.tiling;
   const int resident = resident_blocks(plan, target);
   const double tile = tile_cycles(plan);

@@ -41,6 +41,7 @@ struct WeightGradientArguments {
   OperandSource x;
   OperandSource dy;
   float* workspace;
+  bool continues;  ///< the sums begin with those in the workspace
   WeightGradientTiling tiling;
 };
 

@@ -6,7 +6,8 @@
 // of ci x co, which stays in its registers. The warps of a block are the taps of a *tap unit*, for
 // each of them `out_warps` tiles of co side by side and `parts` that share the positions; the block
 // walks over a share of the tiles of positions, and all *splits* of these shares are added up in
-// the end.
+// the end. Of a batch in slices they are added up behind the last: with each slice a block goes on
+// from its sums of the one before.
 #pragma once
 
 #include <cstdint>
