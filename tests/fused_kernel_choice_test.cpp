@@ -92,6 +92,13 @@ TEST_F(FusedKernelChoice, ForAnOlderArchitectureIsOneOfItsRows) {
   }
 }
 
+TEST_F(FusedKernelChoice, ForNoArchitectureIsTheLibrary) {
+  const EnvironmentGuard forced("TENON_FORCE_ARCH", "none");
+  const KernelInputs inputs = inputs_of({1, 64, 4, 64, 64});
+  EXPECT_TRUE(kernel_plans(inputs.problem()).empty());
+  EXPECT_EQ(kernel_name(inputs.problem()), "cuda kernels (cuDNN and one pass)");
+}
+
 // ---- choices on disk -------------------------------------------------------------------------
 
 /// A choice, made on a thread that knows none.

@@ -63,10 +63,10 @@ bool backward_pays(const BackwardPlan& plan, const BlockProblem& problem) {
   constexpr double kLeastInside = 0.6;
   if (!of_geometry || share_inside(sums.tiling) < kLeastInside) return false;
   // At 16 bits memory traffic weighs half, and products through registers and shared memory no
-  // less: with many of them an output cuDNN is expected to win (k5 with 800 and s1 with 576 took
-  // 1.4 and 1.5 of its convolutions and two passes in channels-last memory, mission with 144 and
-  // unet with 128 1.14 and 1.15, which the conversions outweigh).
-  constexpr double kMostProducts = 256;
+  // less: with many of them an output cuDNN wins. With bfloat16, forward and backward beside
+  // cuDNN's form, ms: dcgan32 (512 products an output) 0.483 and 0.505, s1 (576) 0.191 and 0.192,
+  // k5 (800) 0.200 and 0.208; but dcgan8 (2,048) 0.382 and 0.310.
+  constexpr double kMostProducts = 1024;
   return sums.row->operand == OperandKind::Tf32 ||
          products_per_output(problem.weight, problem.x.shape, problem.options) <= kMostProducts;
 }
@@ -83,8 +83,12 @@ void run_sum_gradient(const KernelPlan& plan, const ChannelRows& x, const Tensor
   const Tensor packed = packed_weights(plan, weight);
   KernelArguments arguments = arguments_of(plan, x, packed);
   arguments.bias = bias.defined() ? bias.raw_data() : nullptr;
-  arguments.gradient = {
-      .grad_out = grad_out.raw_data(), .grad_y = grad_y, .bias_sums = bias_sums.data<float>()};
+  const bool boxes = plan.gradient_slots > 0 && has_gradient_map(grad_out);
+  arguments.gradient = {.map = boxes ? gradient_map(grad_out, plan.row->config) : TensorMap{},
+                        .slots = boxes ? plan.gradient_slots : 0,
+                        .grad_out = grad_out.raw_data(),
+                        .grad_y = grad_y,
+                        .bias_sums = bias_sums.data<float>()};
   // Runs of neighbouring columns are read at once; three columns are no power of two.
   const int run = plan.row->config.column_phases == 3 ? 1 : plan.row->config.column_phases;
   const std::size_t bytes = item_size(grad_out.dtype()) * static_cast<std::size_t>(run);

@@ -87,11 +87,11 @@ class BulkLoader {
     if (next_tile_ < t.tiles()) {
       if (threadIdx.x % kThreads == 0) {
         const TilePlace place(t, next_tile_);
+        full_[slot].arrive_and_expect(kChunks * kRow * plane_ * static_cast<int>(sizeof(Element)));
         copy_box(raw_ + slot * slot_bytes_, arguments_.x_map,
                  place.column + t.first_column - arguments_.raw.skip,
                  place.row + t.first_row[place.set], place.image,
-                 place.group * t.shape.in_channels + next_stage_ * kChunks * kRow,
-                 kChunks * kRow * plane_ * static_cast<int>(sizeof(Element)), full_[slot]);
+                 place.group * t.shape.in_channels + next_stage_ * kChunks * kRow, full_[slot]);
       }
       next_stage_ += kTeams;
       skip_to_tile();

@@ -7,6 +7,7 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <string_view>
 
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/derived.h"
@@ -73,27 +74,54 @@ bool box_fits(const Tiling& t) {
   return std::max({2 * t.window_columns, t.window_rows, t.sources}) <= kMostInABox;
 }
 
+/// Slots of the rings beside the one of windows: of raw windows of a team, of the gradient of z of
+/// a group; and those that the windows need then.
+struct SideRings {
+  int raw;
+  int gradients;
+  int windows;
+};
+
+/// What they may be, the best first. Consumers that take turns need a whole tile's stages.
+std::vector<SideRings> side_rings(const KernelRow& row, int stages, bool boxes) {
+  constexpr int kLeast = 3;
+  constexpr int kMost = 16;
+  const int wanted = row.take_turns ? std::min(stages, kMost) : kLeast;
+  if (row.config.boxes_gradients()) {
+    // Where there are many stages a deep ring hides memory's latency; of the gradient more than two
+    // steps are better, but one must do.
+    constexpr int kDeep = 5;
+    std::vector<SideRings> rings;
+    for (const int windows : {row.take_turns ? wanted : kDeep, wanted, 2}) {
+      for (int slots = 8; slots >= 2; --slots) rings.push_back({0, slots, windows});
+    }
+    rings.push_back({0, 0, 0});
+    return rings;
+  }
+  if (boxes) return {{2, 0, wanted}, {1, 0, wanted}, {0, 0, 0}};
+  return {{0, 0, 0}};
+}
+
 /// Divides up to `limit` bytes of shared memory among the rings; false when they are too few.
 bool fill_shared_memory(KernelPlan& plan, int limit) {
   constexpr int kLeastSlots = 2;
   constexpr int kMostSlots = 16;
-  constexpr int kMostRaw = 2;  // of a team
   const KernelConfig& config = plan.row->config;
   const std::optional<RawWindows> boxes =
       config.bulk() ? raw_windows(plan.tiling, channels_of_row(plan.row->operand)) : std::nullopt;
   plan.raw = boxes.value_or(RawWindows{});
-  // Consumers that take turns need a whole tile's stages.
-  const int wanted = std::min(plan.row->take_turns ? plan.tiling.stages : 3, kMostSlots);
-  for (int each = boxes ? kMostRaw : 0; each >= 0; --each) {
-    plan.raw.slots = each * config.teams;
+  for (const SideRings& rings : side_rings(*plan.row, plan.tiling.stages, boxes.has_value())) {
+    plan.raw.slots = rings.raw * config.teams;
+    plan.gradient_slots = rings.gradients;
     plan.slots = 0;
     for (int slots = kLeastSlots; slots <= kMostSlots; ++slots) {
-      const int bytes = SharedLayout(config, plan.tiling, slots, plan.raw).total;
+      const int bytes =
+          SharedLayout(config, plan.tiling, slots, plan.raw, plan.gradient_slots).total;
       if (bytes > limit) break;
       plan.slots = slots;
       plan.shared_bytes = bytes;
     }
-    if (plan.slots >= wanted) break;
+    if (plan.slots >= rings.windows) break;
   }
   return plan.slots > 0;
 }
@@ -128,6 +156,7 @@ std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape
                                                     : make_tiling(shape, tile),
                   0,
                   {},
+                  0,
                   0,
                   {}};
   const Tiling& t = plan.tiling;
@@ -231,6 +260,7 @@ KernelTarget KernelTarget::of(Device device) {
                       own.multiprocessors};
   const char* forced = std::getenv("TENON_FORCE_ARCH");
   if (forced == nullptr || *forced == '\0') return target;
+  if (std::string_view(forced) == "none") return {0, 0, own.multiprocessors};
   target.architecture = std::min(target.architecture, std::max(80, std::atoi(forced)));
   constexpr int kSm80 = 163 * 1024;
   constexpr int kSm89 = 99 * 1024;

@@ -85,6 +85,9 @@ template <class Operand, class Config, class Multiplier>
 __device__ void produce_by_best_loader(const KernelArguments& arguments, const SharedLayout& layout,
                                        char* shared, int team) {
   if constexpr (takes_rows(Config::value.work)) {
+    if constexpr (Config::value.boxes_gradients()) {
+      produce_gradients<Operand, Config>(arguments, layout, shared);
+    }
     produce_rows<Config, Multiplier>(arguments, layout, shared);
     return;
   } else if constexpr (Config::value.bulk()) {
@@ -117,6 +120,12 @@ constexpr int half_pairs(KernelConfig config) { return config.split ? 3 : 1; }
 constexpr int x_half(KernelConfig config, int pair) { return config.split && pair == 0; }
 constexpr int weight_half(KernelConfig config, int pair) { return config.split && pair == 1; }
 
+/// Whether the bias is read behind the products: over those of many taps there are no registers to
+/// hold it in.
+constexpr bool bias_comes_late(KernelConfig config) {
+  return config.work == Work::SumGradient && config.kernel >= 5;
+}
+
 /// What is prepared before a tile's products: nothing, but for dy.
 struct NothingToPrepare {
   __device__ NothingToPrepare(const KernelArguments& /*arguments*/, const TilePlace& /*place*/,
@@ -137,6 +146,7 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
   PipelineBarrier* empty = full + arguments.slots;
   const bool leader = threadIdx.x % 32 == 0;
   Multiplier multiplier(t, group);
+  [[maybe_unused]] RingPosition gradients;  // the steps of the gradient of z that were read
   [[maybe_unused]] TileBias<Element, Config> bias;
   const std::uint32_t x = shared_address(shared + layout.x);
   const std::uint32_t weights = shared_address(shared + layout.weights);
@@ -146,13 +156,13 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
   Sums<Config> sums;
   RingPosition ring;
   for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    const TilePlace place(t, tile);
+    const TilePlace place(t, tile_of<Config>(t, tile));
     [[maybe_unused]] Sums<Config> totals;
     if constexpr (Config::value.split) {
       TileBias<Element, Config> early;  // there are no registers to hold it in
       early.load(arguments, place);
       early.fill(totals);
-    } else {
+    } else if constexpr (!bias_comes_late(Config::value)) {
       bias.load(arguments, place);
     }
     [[maybe_unused]] TileFinish<Operand, Config, Chain> tile_finish(arguments, place, group,
@@ -191,7 +201,9 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
     }
     multiplier.settle(sums);
     if constexpr (Config::value.work == Work::SumGradient) {
-      tile_finish.finish(sums, bias, chain);
+      if constexpr (bias_comes_late(Config::value)) bias.load(arguments, place);
+      tile_finish.finish(sums, bias, chain, shared, gradients);
+      if constexpr (bias_comes_late(Config::value)) bias.forget();
     } else if constexpr (Config::value.split) {
       if (summed > 0) add_sums<Config>(sums, totals);
       finish<Element, Config>(arguments, place, group, totals, NoBias(), chain,
@@ -221,9 +233,10 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
     conv_epilogue_kernel(const tenon::cuda::PreviousKernel previous,
                          const __grid_constant__ KernelArguments arguments, const Chain chain) {
   using Multiplier = MultiplierOf<Operand, Config>;
-  extern __shared__ __align__(128) char shared[];
+  extern __shared__ __align__(1024) char shared[];
   const Tiling& t = arguments.tiling;
-  const SharedLayout layout(Config::value, t, arguments.slots, arguments.raw);
+  const SharedLayout layout(Config::value, t, arguments.slots, arguments.raw,
+                            arguments.gradient.slots);
   auto* barriers = reinterpret_cast<PipelineBarrier*>(shared + layout.barriers);
   PipelineBarrier& weights_there = barriers[2 * arguments.slots + arguments.raw.slots];
   if (threadIdx.x == 0) {
@@ -237,6 +250,9 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
     // Bulk copies, which end a barrier's phase, must find it initialised too.
     if constexpr (Multiplier::kAsync) fence_for_tensor_cores();
   }
+  if constexpr (Config::value.boxes_gradients()) {
+    GradientRing::init(arguments, Config::value, shared);
+  }
   if (arguments.raw.slots == 0 && !Config::value.flat) {
     list_places<Config>(t, reinterpret_cast<int*>(shared + layout.places));
   }
@@ -244,7 +260,7 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
   // The blocks of a kernel behind this one may wait on the multiprocessors that run out of tiles.
   let_next_kernel_begin();
   if (Config::value.resident && threadIdx.x == 0) {
-    const TilePlace first(t, blockIdx.x);
+    const TilePlace first(t, tile_of<Config>(t, static_cast<int>(blockIdx.x)));
     copy_bulk(
         shared + layout.weights,
         static_cast<const uint4*>(arguments.packed) + first_weight_row(t, Config::value, first),

@@ -35,9 +35,10 @@ struct HashBlockProblem {
 struct KernelPlan {
   const KernelRow* row;
   Tiling tiling;
-  int slots;                ///< of the ring
-  RawWindows raw;           ///< of bulk copies, where x is aligned for them
-  int shared_bytes;         ///< dynamic shared memory of a block
+  int slots;           ///< of the ring
+  RawWindows raw;      ///< of bulk copies, where x is aligned for them
+  int gradient_slots;  ///< of a group's ring for the gradient of z, where it allows bulk copies
+  int shared_bytes;    ///< dynamic shared memory of a block
   std::string packed_name;  ///< under which the packed weight is kept (core/derived.h)
 };
 
@@ -47,7 +48,8 @@ struct KernelTarget {
   int shared_bytes;  ///< that a block may have
   int multiprocessors;
 
-  /// The device's own, or what TENON_FORCE_ARCH=89 (80, 90) says instead of a newer one.
+  /// The device's own, or what TENON_FORCE_ARCH=89 (80, 90) says instead of a newer one; "none" is
+  /// one for which there are no kernels.
   static KernelTarget of(Device device);
 };
 

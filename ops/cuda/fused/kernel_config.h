@@ -41,7 +41,8 @@ struct KernelConfig {
 
   Work work;
 
-  /// Halves of steps of 8 channels for which Work::SumGradient copies the gradient of z ahead.
+  /// Halves of steps of 8 channels for which Work::SumGradient copies the gradient of z ahead,
+  /// where it does not come by bulk copies.
   static constexpr int gradients_ahead = 3;
 
   /// Whether windows come by bulk copies, where x allows them: rows of narrow tiles are too short,
@@ -59,10 +60,18 @@ struct KernelConfig {
   constexpr int positions() const { return 64 * blocks * groups; }
   constexpr int threads() const { return 128 * (groups + teams); }
   constexpr int halves() const { return split ? 2 : 1; }
-  /// Shared memory that Work::SumGradient takes for copies of the gradient of z.
-  constexpr int gradient_bytes(int element_bytes) const {
+  /// Whether the gradient of z comes by bulk copies, where it allows them: on sm_90.
+  constexpr bool boxes_gradients() const { return work == Work::SumGradient && kernel != 0; }
+  /// The gradient of z that a consumer group wants for a step of 64 positions and 8 channels.
+  constexpr int gradient_step_bytes(int element_bytes) const {
+    return 64 * phases() * 8 * element_bytes;
+  }
+  /// Shared memory that Work::SumGradient takes for the gradient of z: `slots` steps of each group,
+  /// or what its threads copy ahead.
+  constexpr int gradient_bytes(int slots, int element_bytes) const {
     if (work != Work::SumGradient) return 0;
-    return gradients_ahead * 2 * row_phases * column_phases * element_bytes * 128 * groups;
+    if (boxes_gradients()) return slots * groups * gradient_step_bytes(element_bytes);
+    return gradients_ahead * 2 * phases() * element_bytes * 128 * groups;
   }
   /// Rows of 16 bytes that a tap's weights take in a stage.
   constexpr int tap_rows() const { return halves() * chunks * channels; }
@@ -102,8 +111,32 @@ struct RawWindows {
   int skip;
 };
 
+/// What bulk copies bring of the gradient of z for 64 positions and 8 channels: boxes of `columns`
+/// columns x 8 channels x `rows` rows of z, in that order in shared memory, in whose lines of up to
+/// 128 bytes parts of 16 bytes lie exchanged (CU_TENSOR_MAP_SWIZZLE_*B): so the eight channels that
+/// a warp reads at once lie in different banks.
+struct GradientBox {
+  int line_bytes;  ///< of a row of a box
+  int columns;
+  int rows;
+  int count;  ///< side by side
+
+  TENON_HOST_DEVICE constexpr GradientBox(KernelConfig config, int element_bytes)
+      : line_bytes(least(128, config.columns * config.column_phases * element_bytes)),
+        columns(line_bytes / element_bytes),
+        rows(64 / config.columns * config.row_phases),
+        count(config.columns * config.column_phases / columns) {}
+
+  TENON_HOST_DEVICE constexpr int bytes() const { return line_bytes * 8 * rows; }
+
+ private:
+  static constexpr int least(int a, int b) { return a < b ? a : b; }
+};
+
 /// What Work::SumGradient reads and writes besides.
 struct GradientArguments {
+  TensorMap map;         ///< of grad_out, with slots: see gradient_boxes.cuh
+  int slots;             ///< of each consumer group's ring; 0: no bulk copies
   const void* grad_out;  ///< gradient of z, [N, groups·Cout, Hout, Wout]
   ChannelRows grad_y;    ///< dy
   float* bias_sums;      ///< [bias_sum_rows, groups·Cout]: sums of dy over each warp's positions
@@ -146,13 +179,13 @@ struct SharedLayout {
   int weights;  ///< slots of weight_bytes, or all stages of the block's unit
   int weight_bytes;
   int staging;    ///< of the consumers' warps, for ragged tiles
-  int gradients;  ///< copies of the gradient of z
+  int gradients;  ///< the gradient of z, in boxes or copies
   int total;
 
   TENON_HOST_DEVICE SharedLayout(KernelConfig config, const Tiling& t, int slots,
-                                 const RawWindows& windows)
+                                 const RawWindows& windows, int gradient_slots)
       : barriers(0),
-        places(16 * slots + 8 * windows.slots + 8),
+        places(16 * slots + 8 * windows.slots + 8 + 16 * config.groups * gradient_slots),
         raw((places + (windows.slots == 0 ? 4 * t.window_positions() / config.vector : 0) + 127) /
             128 * 128),
         raw_bytes((config.chunks * t.tile.images * t.window_rows * windows.columns * 16 + 127) /
@@ -163,17 +196,20 @@ struct SharedLayout {
         weights(x + slots * x_bytes),
         weight_bytes(t.most_taps() * config.tap_rows() * 16),
         staging(weights + weight_bytes * (config.resident ? t.stages : slots)),
-        gradients(staging + (config.stages_results() && t.ragged
-                                 ? 4 * config.groups * 2 * config.staging_bytes()
-                                 : 0)),
+        gradients(multiple_of(staging + (config.stages_results() && t.ragged
+                                             ? 4 * config.groups * 2 * config.staging_bytes()
+                                             : 0),
+                              gradient_slots == 0 ? 16 : 1024)),
         // A row of 16 bytes has in_channels / chunks numbers.
-        total(gradients + config.gradient_bytes(16 * config.chunks / t.tile.in_channels)) {}
+        total(gradients +
+              config.gradient_bytes(gradient_slots, 16 * config.chunks / t.tile.in_channels)) {}
 
  private:
   /// Where slots are the target of bulk copies, they begin at multiples of 128 bytes.
   TENON_HOST_DEVICE static int whole_lines(int bytes, bool bulk) {
-    return bulk ? (bytes + 127) / 128 * 128 : bytes;
+    return bulk ? multiple_of(bytes, 128) : bytes;
   }
+  TENON_HOST_DEVICE static int multiple_of(int bytes, int of) { return (bytes + of - 1) / of * of; }
 };
 
 }  // namespace tenon::ops::cuda

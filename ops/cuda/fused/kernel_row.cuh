@@ -19,8 +19,9 @@ constexpr OperandKind operand_kind() {
 template <class Operand, class Config, template <class, class> class MultiplierOf>
 void launch_kernel(const KernelArguments& arguments, const Epilogue& epilogue, int blocks,
                    int shared_bytes, Device device) {
-  using Chain = std::conditional_t<Config::value.work == Work::DataGradient, NoChain,
-                                   MishClampScale<float, true>>;
+  using MishChain =
+      std::conditional_t<Config::value.split, MishClampScale<float, true>, CoarseMishClampScale>;
+  using Chain = std::conditional_t<Config::value.work == Work::DataGradient, NoChain, MishChain>;
   constexpr auto kKernel = conv_epilogue_kernel<Operand, Config, MultiplierOf, Chain>;
   // The most that any plan may want: the limit is the kernel's, not the launch's, so that a smaller
   // one set by another thread would make this launch fail.

@@ -70,7 +70,7 @@ __device__ void produce_rows(const KernelArguments& arguments, const SharedLayou
   const int tiles = t.tiles();
   RingPosition ring{0, 1};  // all slots are empty at first
   for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    const TilePlace place(t, tile);
+    const TilePlace place(t, tile_of<Config>(t, tile));
     const int weight_rows = t.taps_of_set(place.set) * Config::value.tap_rows();
     std::int64_t weight_row = first_weight_row(t, Config::value, place);
     for (int stage = 0; stage < t.stages; ++stage, weight_row += weight_rows) {

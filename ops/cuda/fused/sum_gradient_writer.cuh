@@ -3,6 +3,7 @@
 #pragma once
 
 #include "tenon/core/cuda/types.cuh"
+#include "tenon/ops/cuda/fused/gradient_boxes.cuh"
 #include "tenon/ops/cuda/fused/tensor_core.cuh"
 #include "tenon/ops/cuda/fused/tile_place.cuh"
 #include "tenon/ops/cuda/fused/tile_writer.cuh"
@@ -24,11 +25,15 @@ class GradientRun {
   static constexpr int kBytes = static_cast<int>(sizeof(Element)) * kCount;
   static constexpr bool kCopies = kBytes == 4 || kBytes == 8 || kBytes == 16;
 
-  /// From this thread's own copy in shared memory.
-  __device__ void load_copy(const char* shared) {
-    static_assert(kPacked);
-    const Bits bits = *reinterpret_cast<const Bits*>(shared);
-    memcpy(words_, &bits, sizeof(bits));
+  /// From shared memory, at an address that the run's size divides.
+  __device__ void load_shared(const char* at) {
+    if constexpr (kPacked) {
+      const Bits bits = *reinterpret_cast<const Bits*>(at);
+      memcpy(words_, &bits, sizeof(bits));
+    } else {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) words_[i] = bits_of(reinterpret_cast<const Element*>(at)[i]);
+    }
   }
 
   /// kWhole: all columns are there, at an address that the run's size divides; else `inside`.
@@ -155,62 +160,91 @@ struct GradientPlaces {
   }
 };
 
+/// How the gradient of z comes to a thread.
+enum class GradientSource {
+  Boxes,   ///< of bulk copies, sm_90
+  Copies,  ///< of its own in shared memory, made some halves of steps ahead
+  Memory
+};
+
 /// A consumer group's positions in one tile, in steps of 64 positions and 8 channels, each in two
-/// halves. The gradient of z comes from far: each thread copies what it will want to shared memory
-/// some halves of steps ahead, the first before the products. (Loads to registers would do, but
-/// for the six scoreboards by which the processor knows of what is under way: exponentials then
-/// wait for loads that merely share theirs.)
+/// halves. The gradient of z comes from far, so that it is asked for ahead of time: by producers
+/// (gradient_boxes.cuh), or, before sm_90, by each thread for itself, the first before the
+/// products. (Loads to registers would do, but for the six scoreboards by which the processor knows
+/// of what is under way: exponentials then wait for loads that merely share theirs.)
 template <class Operand, class Config, class Chain>
 class SumGradientTile {
   using Element = typename OperandTraits<Operand>::Element;
   using Places = GradientPlaces<Operand, Config>;
+  struct NoBoxes {};
   static constexpr KernelConfig kConfig = Config::value;
   static constexpr int kRow = OperandTraits<Operand>::kRow;
+  static constexpr bool kBoxes = kConfig.boxes_gradients();
   using Run = GradientRun<Element, kConfig.column_phases>;
   using Runs = Run[2][kConfig.row_phases];  // of two channels
   static constexpr int kHalvesOfBlock = kConfig.channels / 4;
   static constexpr int kHalves = kConfig.blocks * kHalvesOfBlock;
   static constexpr int kAhead = kConfig.gradients_ahead;
+  /// Whether tiles that are whole have code of their own, in which nothing is compared with the
+  /// tensor's size; with many taps there are no registers for both.
+  static constexpr bool kWholeApart = kConfig.kernel < 5;
   // So that tiles write all chunks of a group, those of padding too.
   static_assert(kConfig.channels % (ChannelRows::kChunkMultiple * kRow) == 0);
   static_assert(kHalves >= kAhead);
 
  public:
-  /// `copies` is the block's memory for copies, of Config::value.gradient_bytes(...).
+  /// `gradients` is the block's memory for boxes or copies, Config::value.gradient_bytes(...).
   __device__ SumGradientTile(const KernelArguments& arguments, const TilePlace& place, int group,
-                             char* copies)
-      : arguments_(arguments),
-        place_(place),
-        group_(group),
-        copies_(copies + static_cast<int>(threadIdx.x) * Run::kBytes) {}
+                             char* gradients)
+      : arguments_(arguments), place_(place), group_(group), gradients_(gradients) {}
 
   /// Before the products: asks for the gradients of the first halves of steps.
   __device__ void begin() {
-    if (!copies()) return;
-    const Places places(arguments_, place_, group_, static_cast<int>(threadIdx.x));
+    if constexpr (!kBoxes) {
+      if (!copies()) return;
+      const Places places(arguments_, place_, group_, static_cast<int>(threadIdx.x));
 #pragma unroll
-    for (int half = 0; half < kAhead; ++half) ask(places, half);
+      for (int half = 0; half < kAhead; ++half) ask(places, half);
+    }
   }
 
-  /// Turns the sums into dy, and writes its sums over the warp's 16 positions.
+  /// Turns the sums into dy, and writes its sums over the warp's 16 positions. `shared` is the
+  /// block's memory, `ring` where the group has come to in its boxes.
   template <class Bias>
-  __device__ void finish(const Sums<Config>& sums, const Bias& bias, const Chain& chain) {
+  __device__ void finish(const Sums<Config>& sums, const Bias& bias, const Chain& chain,
+                         char* shared, RingPosition& ring) {
     int thread = static_cast<int>(threadIdx.x);
     // Places are found again: kept over the products they would take too many registers.
     asm volatile("" : "+r"(thread));
     const Places places(arguments_, place_, group_, thread);
-    if (whole()) {
-      run<true>(places, sums, bias, chain);
+    const bool whole = kWholeApart && is_whole<Config>(arguments_.tiling, place_);
+    if constexpr (kBoxes) {
+      const int slots = arguments_.gradient.slots;
+      if (slots == 0) {
+        run<false, GradientSource::Memory>(places, sums, bias, chain, NoBoxes());
+        return;
+      }
+      constexpr int kStepBytes = kConfig.gradient_step_bytes(sizeof(Element));
+      GradientBoxReader<Operand, Config> boxes(GradientRing(arguments_, kConfig, shared, group_),
+                                               slots, gradients_ + group_ * slots * kStepBytes,
+                                               thread, ring);
+      if (whole) {
+        run<true, GradientSource::Boxes>(places, sums, bias, chain, boxes);
+      } else {
+        run<false, GradientSource::Boxes>(places, sums, bias, chain, boxes);
+      }
+    } else if (arguments_.aligned && whole) {
+      constexpr auto kSource = Run::kCopies ? GradientSource::Copies : GradientSource::Memory;
+      run<true, kSource>(places, sums, bias, chain, NoBoxes());
     } else {
-      run<false>(places, sums, bias, chain);
+      run<false, GradientSource::Memory>(places, sums, bias, chain, NoBoxes());
     }
   }
 
  private:
-  __device__ bool whole() const {
-    return arguments_.aligned && is_whole<Config>(arguments_.tiling, place_);
+  __device__ bool copies() const {
+    return Run::kCopies && arguments_.aligned && is_whole<Config>(arguments_.tiling, place_);
   }
-  __device__ bool copies() const { return Run::kCopies && whole(); }
   __device__ int height() const { return static_cast<int>(arguments_.tiling.shape.rows.output); }
   __device__ int width() const { return static_cast<int>(arguments_.tiling.shape.columns.output); }
   __device__ int out_channels() const { return arguments_.tiling.shape.out_channels; }
@@ -219,7 +253,7 @@ class SumGradientTile {
   __device__ char* copy_of(int index, int odd, int i) const {
     constexpr int kThreads = 128 * kConfig.groups;
     const int run = (index % kAhead * 2 + odd) * kConfig.row_phases + i;
-    return copies_ + run * kThreads * Run::kBytes;
+    return gradients_ + (run * kThreads + static_cast<int>(threadIdx.x)) * Run::kBytes;
   }
 
   /// The gradient of z that half `index` of all steps wants, for row phase i of a channel.
@@ -249,13 +283,32 @@ class SumGradientTile {
 #pragma unroll
     for (int odd = 0; odd < 2; ++odd) {
 #pragma unroll
-      for (int i = 0; i < kConfig.row_phases; ++i) runs[odd][i].load_copy(copy_of(index, odd, i));
+      for (int i = 0; i < kConfig.row_phases; ++i) {
+        runs[odd][i].load_shared(copy_of(index, odd, i));
+      }
     }
     if (index + kAhead < kHalves) {
       ask(places, index + kAhead);
     } else {
       copy_async_commit();  // of nothing: the count of copies under way stays right
     }
+  }
+
+  /// Both halves of the next step.
+  template <class Boxes>
+  __device__ void take(Boxes& boxes, Runs (&runs)[2]) const {
+    boxes.wait();
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int odd = 0; odd < 2; ++odd) {
+#pragma unroll
+        for (int i = 0; i < kConfig.row_phases; ++i) {
+          runs[half][odd][i].load_shared(boxes.run(half, odd, i));
+        }
+      }
+    }
+    boxes.release();
   }
 
   template <bool kWhole>
@@ -278,26 +331,26 @@ class SumGradientTile {
     }
   }
 
-  template <bool kWhole, class Bias>
+  template <bool kWhole, GradientSource kSource, class Bias, class Boxes>
   __device__ void run(const Places& places, const Sums<Config>& sums, const Bias& bias,
-                      const Chain& chain) const {
+                      const Chain& chain, Boxes&& boxes) const {
     float* bias_sums = this->bias_sums();
     float totals[2] = {0.0f, 0.0f};
 #pragma unroll
-    for (int index = 0; index < kHalves; ++index) {
-      Runs runs;
-      if constexpr (kWhole && Run::kCopies) {
-        take(places, index, runs);
-      } else {
-        load<kWhole>(places, index, runs);
+    for (int step = 0; step < kHalves / 2; ++step) {
+      Runs runs[2];
+      if constexpr (kSource == GradientSource::Boxes) take(boxes, runs);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int index = 2 * step + half;
+        if constexpr (kSource == GradientSource::Copies) take(places, index, runs[half]);
+        if constexpr (kSource == GradientSource::Memory) load<kWhole>(places, index, runs[half]);
+        write<kWhole>(places, index, runs[half], sums, bias, chain, totals);
       }
-      write<kWhole>(places, index, runs, sums, bias, chain, totals);
-      if (index % 2 == 1) {
-        const int channel = places.channel + index % kHalvesOfBlock / 2 * 8;
-        write_bias_sums<kWhole>(channel, totals,
-                                bias_sums + index / kHalvesOfBlock * 4 *
-                                                arguments_.tiling.shape.groups * out_channels());
-      }
+      const int channel = places.channel + 2 * step % kHalvesOfBlock / 2 * 8;
+      write_bias_sums<kWhole>(channel, totals,
+                              bias_sums + 2 * step / kHalvesOfBlock * 4 *
+                                              arguments_.tiling.shape.groups * out_channels());
     }
   }
 
@@ -371,7 +424,7 @@ class SumGradientTile {
   const KernelArguments& arguments_;
   const TilePlace& place_;
   int group_;
-  char* copies_;  // this thread's first
+  char* gradients_;
 };
 
 }  // namespace tenon::ops::cuda

@@ -154,20 +154,19 @@ __device__ inline void copy_bulk(void* shared, const void* global, int bytes,
       : "memory");
 }
 
-/// Starts a copy of the box of `map` (dimensions column, row, image, channel) that begins at these
-/// coordinates; its `bytes` end with a phase of `barrier`. Zeros stand for what lies outside
+/// Starts a copy of the box of `map` that begins at these coordinates, innermost first; its bytes,
+/// which `barrier` was told to expect, end with a phase of it. Zeros stand for what lies outside
 /// (sm_90).
-__device__ inline void copy_box(void* shared, const TensorMap& map, int column, int row, int image,
-                                int channel, int bytes, PipelineBarrier& barrier) {
-  barrier.arrive_and_expect(bytes);
+__device__ inline void copy_box(void* shared, const TensorMap& map, int c0, int c1, int c2, int c3,
+                                PipelineBarrier& barrier) {
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
       " [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(shared_address(shared)),
-      "l"(&map), "r"(column), "r"(row), "r"(image), "r"(channel), "r"(barrier.address())
+      "l"(&map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(barrier.address())
       : "memory");
 }
 
-/// The same of rows (dimensions column, row, phase, image, chunk).
+/// A box of rows (dimensions column, row, phase, image, chunk), whose `bytes` are announced.
 __device__ inline void copy_rows(void* shared, const TensorMap& map, int column, int row, int image,
                                  int chunk, int bytes, PipelineBarrier& barrier) {
   barrier.arrive_and_expect(bytes);
@@ -179,7 +178,7 @@ __device__ inline void copy_rows(void* shared, const TensorMap& map, int column,
 }
 
 /// Makes this thread's writes to shared memory visible to the warpgroup instructions and to bulk
-/// copies.
+/// copies, and ends its reads before such copies.
 __device__ inline void fence_for_tensor_cores() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdint>
 #include <string>
 
 #include "tenon/core/cuda/runtime.h"
@@ -45,15 +46,14 @@ CUtensorMapDataType map_type(DType dtype) {
 /// dimension's), innermost first, the boxes of this shape; zeros stand for what is outside.
 template <std::size_t kDimensions>
 TensorMap encode(CUtensorMapDataType type, void* data, const cuuint64_t (&sizes)[kDimensions],
-                 const cuuint64_t (&strides)[kDimensions - 1],
-                 const cuuint32_t (&box)[kDimensions]) {
+                 const cuuint64_t (&strides)[kDimensions - 1], const cuuint32_t (&box)[kDimensions],
+                 CUtensorMapSwizzle swizzle = CU_TENSOR_MAP_SWIZZLE_NONE) {
   cuuint32_t steps[kDimensions];
   std::fill_n(steps, kDimensions, 1);
   CUtensorMap map;
-  const CUresult status =
-      encode_tiled()(&map, type, kDimensions, data, sizes, strides, box, steps,
-                     CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,
-                     CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult status = encode_tiled()(
+      &map, type, kDimensions, data, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS) {
     tenon::detail::fail(tenon::detail::concat("cuda: cuTensorMapEncodeTiled failed with status ",
                                               static_cast<int>(status), " for a tensor of ",
@@ -104,6 +104,36 @@ TensorMap window_map(const Tensor& x, const Tiling& t, const RawWindows& windows
       static_cast<cuuint32_t>(windows.columns), static_cast<cuuint32_t>(t.window_rows),
       static_cast<cuuint32_t>(t.tile.images), static_cast<cuuint32_t>(t.tile.in_channels)};
   return encode(map_type(x.dtype()), x.raw_data(), sizes, strides, box);
+}
+
+bool has_gradient_map(const Tensor& grad_out) {
+  constexpr std::uintptr_t kUnit = 16;
+  const auto row = static_cast<std::uintptr_t>(grad_out.shape()[3]) * item_size(grad_out.dtype());
+  return row % kUnit == 0 && reinterpret_cast<std::uintptr_t>(grad_out.raw_data()) % kUnit == 0;
+}
+
+TensorMap gradient_map(const Tensor& grad_out, KernelConfig config) {
+  const auto size = [&](std::size_t d) { return static_cast<cuuint64_t>(grad_out.shape()[d]); };
+  const auto item = static_cast<cuuint64_t>(item_size(grad_out.dtype()));
+  const cuuint64_t row = size(3) * item;
+  const cuuint64_t sizes[] = {size(3), size(1), size(2), size(0)};
+  const cuuint64_t strides[] = {size(2) * row, row, size(1) * size(2) * row};
+  const GradientBox shape(config, static_cast<int>(item));
+  const cuuint32_t box[] = {static_cast<cuuint32_t>(shape.columns), 8,
+                            static_cast<cuuint32_t>(shape.rows), 1};
+  const auto swizzle = [&] {
+    switch (shape.line_bytes) {
+      case 128:
+        return CU_TENSOR_MAP_SWIZZLE_128B;
+      case 64:
+        return CU_TENSOR_MAP_SWIZZLE_64B;
+      case 32:
+        return CU_TENSOR_MAP_SWIZZLE_32B;
+      default:
+        return CU_TENSOR_MAP_SWIZZLE_NONE;
+    }
+  }();
+  return encode(map_type(grad_out.dtype()), grad_out.raw_data(), sizes, strides, box, swizzle);
 }
 
 }  // namespace tenon::ops::cuda

@@ -22,4 +22,11 @@ TensorMap window_map(const Tensor& x, const Tiling& tiling, const RawWindows& wi
 /// `rows` as boxes of `chunks` chunks that are the windows of `t`'s tiles.
 TensorMap rows_map(const ChannelRows& rows, const Tiling& t, int chunks);
 
+/// Whether the gradient of z [N, C, H, W], contiguous, can be a tensor map: its rows must begin at
+/// multiples of 16 bytes.
+bool has_gradient_map(const Tensor& grad_out);
+/// It as boxes of columns x channels x rows, in that order in shared memory, of the shape and with
+/// the exchanged parts that GradientBox says.
+TensorMap gradient_map(const Tensor& grad_out, KernelConfig config);
+
 }  // namespace tenon::ops::cuda

@@ -29,6 +29,13 @@ struct TilePlace {
   }
 };
 
+/// A block's tile number `index`, of all blocks' together. A data gradient goes through the tiles
+/// backwards: what of dy was written last is in the L2 cache still.
+template <class Config>
+__device__ int tile_of(const Tiling& t, int index) {
+  return Config::value.work == Work::DataGradient ? t.tiles() - 1 - index : index;
+}
+
 /// Where a position lies.
 struct PositionPlace {
   int image;

@@ -66,6 +66,9 @@ class TileBias {
     }
   }
 
+  /// The next tile's is read again: until then no register holds this one.
+  __device__ void forget() { unit_ = -1; }
+
   /// Of channel 8j + 2(lane%4) + odd of the tile.
   __device__ float operator()(int j, int odd) const {
     return tenon::cuda::convert<float>(values_[2 * j + odd]);

@@ -43,14 +43,14 @@ class WarpgroupMultiplier {
   template <bool kConsumer>
   __device__ static void share_registers() {
     static_assert(kConfig.groups == 2 && kConfig.teams <= 2);
-    // Who copies rows by bulk copies needs next to none.
+    // Who starts bulk copies needs few, but what all threads know of their block counts too.
     constexpr bool kRows = takes_rows(kConfig.work);
     if constexpr (kConsumer) {
-      asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRows                ? 232
+      asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRows                ? 224
                                                                : kConfig.teams == 1 ? 216
                                                                                     : 184));
     } else {
-      asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRows ? 40 : 72));
+      asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRows ? 56 : 72));
     }
   }
 

@@ -1,0 +1,139 @@
+// The gradient of z on its way to Work::SumGradient on sm_90: bulk copies bring it to shared
+// memory, box by box, as far ahead of the consumers as a ring of slots goes. No thread waits for
+// memory, nor has registers or instructions for addresses.
+//
+// A step is 64 positions and 8 channels of a consumer group, the unit in which its threads turn
+// sums into dy. Each group has a ring of its own, filled by a warp of its own, so that groups that
+// take turns do not hold each other up.
+#pragma once
+
+#include "tenon/core/cuda/types.cuh"
+#include "tenon/ops/cuda/fused/tensor_core.cuh"
+#include "tenon/ops/cuda/fused/tile_place.cuh"
+
+namespace tenon::ops::cuda {
+
+/// The barriers of a group's ring.
+struct GradientRing {
+  PipelineBarrier* full;
+  PipelineBarrier* empty;
+
+  /// `shared` is the block's memory, which begins with its barriers.
+  __device__ GradientRing(const KernelArguments& arguments, KernelConfig config, char* shared,
+                          int group) {
+    const int slots = arguments.gradient.slots;
+    auto* first =
+        reinterpret_cast<PipelineBarrier*>(shared) + 2 * arguments.slots + arguments.raw.slots + 1;
+    full = first + group * slots;
+    empty = first + (config.groups + group) * slots;
+  }
+
+  /// By all threads, before any uses a ring.
+  __device__ static void init(const KernelArguments& arguments, KernelConfig config, char* shared) {
+    constexpr int kConsumerWarps = 4;  // of a group
+    const GradientRing first(arguments, config, shared, 0);
+    const auto thread = static_cast<int>(threadIdx.x);
+    if (thread >= config.groups * arguments.gradient.slots) return;
+    first.full[thread].init(1);
+    first.empty[thread].init(kConsumerWarps);
+    fence_for_tensor_cores();
+  }
+};
+
+/// Fills the rings: run by the producers, of whom one thread works for each group.
+template <class Operand, class Config>
+__device__ void produce_gradients(const KernelArguments& arguments, const SharedLayout& layout,
+                                  char* shared) {
+  constexpr KernelConfig kConfig = Config::value;
+  constexpr int kItem = sizeof(typename OperandTraits<Operand>::Element);
+  constexpr GradientBox kBox(kConfig, kItem);
+  constexpr int kStepBytes = kConfig.gradient_step_bytes(kItem);
+  static_assert(kStepBytes == kBox.count * kBox.bytes());
+  static_assert(kConfig.groups < kProducerWarps);
+  const int group = static_cast<int>(threadIdx.x) / 32 % kProducerWarps - 1;  // warp 0 has x
+  const int slots = arguments.gradient.slots;
+  if (slots == 0 || threadIdx.x % 32 != 0 || group < 0 || group >= kConfig.groups) return;
+  const Tiling& t = arguments.tiling;
+  const GradientRing barriers(arguments, kConfig, shared, group);
+  char* boxes = shared + layout.gradients + group * slots * kStepBytes;
+  RingPosition ring{0, 1};  // all slots are empty at first
+  for (int tile = blockIdx.x; tile < t.tiles(); tile += gridDim.x) {
+    const TilePlace place(t, tile);
+    for (int block = 0; block < kConfig.blocks; ++block) {
+      const PositionPlace position(t, 64 * (group * kConfig.blocks + block));
+      const int row = (place.row + position.row) * kConfig.row_phases;
+      const int column = (place.column + position.column) * kConfig.column_phases;
+      const int channel = place.group * t.shape.out_channels + place.channel;
+      for (int step = 0; step < kConfig.channels / 8; ++step) {
+        barriers.empty[ring.slot].wait(ring.parity);
+        barriers.full[ring.slot].arrive_and_expect(kStepBytes);
+        char* target = boxes + ring.slot * kStepBytes;
+#pragma unroll
+        for (int box = 0; box < kBox.count; ++box) {
+          copy_box(target + box * kBox.bytes(), arguments.gradient.map, column + box * kBox.columns,
+                   channel + 8 * step, row, place.image + position.image, barriers.full[ring.slot]);
+        }
+        ring.advance(slots);
+      }
+    }
+  }
+}
+
+/// Where a consumer's thread finds what it wants of a tile's steps: the numbers of positions lane/4
+/// and lane/4 + 8 of its warp's 16, channels 2(lane%4) and the next.
+template <class Operand, class Config>
+class GradientBoxReader {
+  static constexpr KernelConfig kConfig = Config::value;
+  static constexpr int kItem = sizeof(typename OperandTraits<Operand>::Element);
+  static constexpr GradientBox kBox{kConfig, kItem};
+
+ public:
+  /// `boxes` are the group's; `ring` is where it has come to. The thread's number is an argument so
+  /// that the caller can keep the compiler from working all this out early, and keeping it.
+  __device__ GradientBoxReader(const GradientRing& barriers, int slots, const char* boxes,
+                               int thread, RingPosition& ring)
+      : barriers_(barriers), slots_(slots), boxes_(boxes), ring_(ring) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int position = thread / 32 % 4 * 16 + half * 8 + thread % 32 / 4;
+      const int row = position / kConfig.columns * kConfig.row_phases;
+      const int byte = position % kConfig.columns * kConfig.column_phases * kItem;
+      const int line = (byte / kBox.line_bytes * kBox.rows + row) * 8 + thread % 4 * 2;
+      const int address = line * kBox.line_bytes + byte % kBox.line_bytes;
+      // The parts of a line of 2^n times 16 bytes are exchanged by the n lowest bits of the line of
+      // 128 bytes.
+      offset_[half] = address ^ ((address >> 7 & (kBox.line_bytes / 16 - 1)) << 4);
+    }
+  }
+
+  /// Waits for the next step.
+  __device__ void wait() { barriers_.full[ring_.slot].wait(ring_.parity); }
+
+  /// Where the run of row phase i of channel `odd` of the two begins, at position half.
+  __device__ const char* run(int half, int odd, int i) const {
+    // The next channel's line lies in the same 128 bytes, or in the next, whose lowest bit differs.
+    const int next =
+        kBox.line_bytes == 128 ? (offset_[half] ^ 16) + 128 : offset_[half] + kBox.line_bytes;
+    return boxes_ + ring_.slot * kConfig.gradient_step_bytes(kItem) +
+           (odd == 0 ? offset_[half] : next) + i * 8 * kBox.line_bytes;
+  }
+
+  /// Once all of the warp's lanes have read the step. (The fence: a read may be a long time on its
+  /// way where products take the shared memory's bandwidth, and a barrier does not keep bulk copies
+  /// from overtaking it.)
+  __device__ void release() {
+    fence_for_tensor_cores();
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barriers_.empty[ring_.slot].arrive();
+    ring_.advance(slots_);
+  }
+
+ private:
+  GradientRing barriers_;
+  int slots_;
+  const char* boxes_;
+  int offset_[2];
+  RingPosition& ring_;
+};
+
+}  // namespace tenon::ops::cuda
