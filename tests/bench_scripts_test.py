@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "bench"))
 
+import drawn_shapes  # noqa: E402
 import kernel_report  # noqa: E402
 import profile_report  # noqa: E402
 import shapes  # noqa: E402
@@ -78,6 +79,29 @@ class KernelReport(unittest.TestCase):
             kernel_report.shorten("void tenon::ops::cuda::(anonymous namespace)::pass<float, "
                                   "Chain<(bool)1> >(float*, int)"),
             "pass<float, Chain<(bool)1> >")
+
+
+class DrawnShapes(unittest.TestCase):
+    def test_one_seed_draws_the_same_shapes_and_another_seed_others(self):
+        shapes_of_1 = drawn_shapes.draw_shapes(40, 1)
+        self.assertEqual(shapes_of_1, drawn_shapes.draw_shapes(40, 1))
+        self.assertEqual(shapes_of_1[:7], drawn_shapes.draw_shapes(7, 1))
+        self.assertNotEqual(shapes_of_1, drawn_shapes.draw_shapes(40, 2))
+        self.assertGreater(len(set(shapes_of_1)), 35)
+        for shape in shapes_of_1:
+            self.assertEqual(shapes.parse_shape(",".join(map(str, shape))), shape)
+            self.assertLessEqual(1e-9 * shapes.forward_flop(shape), drawn_shapes.MOST_GFLOP)
+
+    def test_the_expert_is_the_fastest_peer_that_computes_the_whole_block(self):
+        def row(path, milliseconds, peer=True, whole=True):
+            return {"path": path, "milliseconds": milliseconds, "peer": peer, "whole": whole,
+                    "configuration": path}
+        output = {"results": [{"rows": [
+            row("auto", 2.0, peer=False), row("convolution", 1.0, whole=False),
+            row("composition", 5.0), row("fusion", 4.0), row("failed", None),
+            row("pass", 0.5, peer=False, whole=False)]}]}
+        self.assertEqual(drawn_shapes.ratio_of(output), (2.0, 4.0, "auto"))
+        self.assertAlmostEqual(drawn_shapes.geometric_mean([0.5, 2.0, 8.0]), 2.0)
 
 
 def ncu_csv(*kernels):
