@@ -202,7 +202,15 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
     multiplier.settle(sums);
     if constexpr (Config::value.work == Work::SumGradient) {
       if constexpr (bias_comes_late(Config::value)) bias.load(arguments, place);
-      tile_finish.finish(sums, bias, chain, shared, gradients);
+      if constexpr (kKeepsPlaces) {
+        tile_finish.finish(sums, bias, chain, shared, gradients);
+      } else {
+        int again = tile;
+        asm volatile("" : "+r"(again));  // so that the compiler does not know it
+        const TilePlace place_again(t, again);
+        TileFinish<Operand, Config, Chain>(arguments, place_again, group, shared + layout.gradients)
+            .finish(sums, bias, chain, shared, gradients);
+      }
       if constexpr (bias_comes_late(Config::value)) bias.forget();
     } else if constexpr (Config::value.split) {
       if (summed > 0) add_sums<Config>(sums, totals);

@@ -85,7 +85,6 @@ template <class Operand, class Config>
 class GradientBoxReader {
   static constexpr KernelConfig kConfig = Config::value;
   static constexpr int kItem = sizeof(typename OperandTraits<Operand>::Element);
-  static constexpr GradientBox kBox{kConfig, kItem};
 
  public:
   /// `boxes` are the group's; `ring` is where it has come to. The thread's number is an argument so
@@ -93,16 +92,11 @@ class GradientBoxReader {
   __device__ GradientBoxReader(const GradientRing& barriers, int slots, const char* boxes,
                                int thread, RingPosition& ring)
       : barriers_(barriers), slots_(slots), boxes_(boxes), ring_(ring) {
+    constexpr GradientBox kBox(kConfig, kItem);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int position = thread / 32 % 4 * 16 + half * 8 + thread % 32 / 4;
-      const int row = position / kConfig.columns * kConfig.row_phases;
-      const int byte = position % kConfig.columns * kConfig.column_phases * kItem;
-      const int line = (byte / kBox.line_bytes * kBox.rows + row) * 8 + thread % 4 * 2;
-      const int address = line * kBox.line_bytes + byte % kBox.line_bytes;
-      // The parts of a line of 2^n times 16 bytes are exchanged by the n lowest bits of the line of
-      // 128 bytes.
-      offset_[half] = address ^ ((address >> 7 & (kBox.line_bytes / 16 - 1)) << 4);
+      offset_[half] =
+          kBox.offset(thread / 32 % 4 * 16 + half * 8 + thread % 32 / 4, thread % 4 * 2);
     }
   }
 
@@ -111,11 +105,9 @@ class GradientBoxReader {
 
   /// Where the run of row phase i of channel `odd` of the two begins, at position half.
   __device__ const char* run(int half, int odd, int i) const {
-    // The next channel's line lies in the same 128 bytes, or in the next, whose lowest bit differs.
-    const int next =
-        kBox.line_bytes == 128 ? (offset_[half] ^ 16) + 128 : offset_[half] + kBox.line_bytes;
-    return boxes_ + ring_.slot * kConfig.gradient_step_bytes(kItem) +
-           (odd == 0 ? offset_[half] : next) + i * 8 * kBox.line_bytes;
+    constexpr GradientBox kBox(kConfig, kItem);
+    const int offset = odd == 0 ? offset_[half] : kBox.next_channel(offset_[half]);
+    return boxes_ + ring_.slot * kConfig.gradient_step_bytes(kItem) + offset + i * kBox.row_bytes();
   }
 
   /// Once all of the warp's lanes have read the step. (The fence: a read may be a long time on its

@@ -111,10 +111,10 @@ struct RawWindows {
   int skip;
 };
 
-/// What bulk copies bring of the gradient of z for 64 positions and 8 channels: boxes of `columns`
-/// columns x 8 channels x `rows` rows of z, in that order in shared memory, in whose lines of up to
-/// 128 bytes parts of 16 bytes lie exchanged (CU_TENSOR_MAP_SWIZZLE_*B): so the eight channels that
-/// a warp reads at once lie in different banks.
+/// What bulk copies bring of the gradient of z for a step of 64 positions and 8 channels: boxes of
+/// `columns` columns x 8 channels x `rows` rows of z, in that order in shared memory, in whose
+/// lines of up to 128 bytes parts of 16 bytes lie exchanged (CU_TENSOR_MAP_SWIZZLE_*B): so the
+/// eight channels that a warp reads at once lie in different banks.
 struct GradientBox {
   int line_bytes;  ///< of a row of a box
   int columns;
@@ -125,12 +125,37 @@ struct GradientBox {
       : line_bytes(least(128, config.columns * config.column_phases * element_bytes)),
         columns(line_bytes / element_bytes),
         rows(64 / config.columns * config.row_phases),
-        count(config.columns * config.column_phases / columns) {}
+        count(config.columns * config.column_phases / columns),
+        positions_(config.columns),
+        row_phases_(config.row_phases),
+        position_bytes_(config.column_phases * element_bytes) {}
 
   TENON_HOST_DEVICE constexpr int bytes() const { return line_bytes * 8 * rows; }
 
+  /// Where in a step the numbers of a position begin, of an even channel and the first row phase.
+  TENON_HOST_DEVICE constexpr int offset(int position, int channel) const {
+    const int row = position / positions_ * row_phases_;
+    const int byte = position % positions_ * position_bytes_;
+    const int line = (byte / line_bytes * rows + row) * 8 + channel;
+    const int address = line * line_bytes + byte % line_bytes;
+    // The parts of a line of 2^n times 16 bytes are exchanged by the n lowest bits of the line of
+    // 128 bytes.
+    return address ^ ((address >> 7 & (line_bytes / 16 - 1)) << 4);
+  }
+  /// The same of the next channel: its line lies in the same 128 bytes, or in the next, whose
+  /// lowest bit differs.
+  TENON_HOST_DEVICE constexpr int next_channel(int offset) const {
+    return line_bytes == 128 ? (offset ^ 16) + 128 : offset + line_bytes;
+  }
+  /// From a row phase to the next.
+  TENON_HOST_DEVICE constexpr int row_bytes() const { return 8 * line_bytes; }
+
  private:
-  static constexpr int least(int a, int b) { return a < b ? a : b; }
+  TENON_HOST_DEVICE static constexpr int least(int a, int b) { return a < b ? a : b; }
+
+  int positions_;  // of a row of the tile
+  int row_phases_;
+  int position_bytes_;
 };
 
 /// What Work::SumGradient reads and writes besides.

@@ -344,7 +344,11 @@ class SumGradientTile {
       for (int half = 0; half < 2; ++half) {
         const int index = 2 * step + half;
         if constexpr (kSource == GradientSource::Copies) take(places, index, runs[half]);
-        if constexpr (kSource == GradientSource::Memory) load<kWhole>(places, index, runs[half]);
+        if constexpr (kSource == GradientSource::Memory) {
+          // Loads of many halves at once would take registers that there are not.
+          if constexpr (!kBoxes) asm volatile("" ::: "memory");
+          load<kWhole>(places, index, runs[half]);
+        }
         write<kWhole>(places, index, runs[half], sums, bias, chain, totals);
       }
       const int channel = places.channel + 2 * step % kHalvesOfBlock / 2 * 8;

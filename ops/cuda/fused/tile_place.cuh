@@ -36,6 +36,13 @@ __device__ int tile_of(const Tiling& t, int index) {
   return Config::value.work == Work::DataGradient ? t.tiles() - 1 - index : index;
 }
 
+// Whether a tile's place is kept over the products: before sm_90 there are too few registers.
+#if __CUDA_ARCH__ >= 900
+inline constexpr bool kKeepsPlaces = true;
+#else
+inline constexpr bool kKeepsPlaces = false;
+#endif
+
 /// Where a position lies.
 struct PositionPlace {
   int image;
