@@ -13,7 +13,7 @@ import random
 import subprocess
 import sys
 
-# kernel, stride, padding, output_padding
+# kernel, stride, padding, output_padding; the commonest twice
 GEOMETRIES = [(2, 2, 0, 0), (3, 1, 1, 0), (3, 2, 1, 1), (3, 2, 1, 0), (4, 2, 1, 0), (4, 2, 1, 0),
               (5, 2, 2, 1), (5, 1, 2, 0), (4, 4, 0, 0), (6, 2, 2, 0), (7, 2, 3, 1), (3, 3, 0, 0)]
 SIDES = [4, 7, 8, 12, 14, 16, 24, 28, 32, 33, 48, 56, 64, 96, 100, 128]
@@ -70,8 +70,9 @@ def main():
             continue
         text = ",".join(map(str, shape))
         precision = precisions[i % len(precisions)]
-        command = [arguments.bench, "--json", "--device", "cuda", "--shape", text, "--precision",
-                   precision, "--mode", arguments.mode, "--path", "auto,expert", "--fusion-plans", "1"]
+        command = [arguments.bench, "--json", "--device", "cuda", "--shape", text,
+                   "--precision", precision, "--mode", arguments.mode,
+                   "--path", "auto,expert", "--fusion-plans", "1"]
         finished = subprocess.run(command, capture_output=True, text=True)
         if finished.returncode != 0:
             sys.exit(f"{' '.join(command)} failed:\n{finished.stderr}")

@@ -88,8 +88,8 @@ std::vector<SideRings> side_rings(const KernelRow& row, int stages, bool boxes) 
   constexpr int kMost = 16;
   const int wanted = row.take_turns ? std::min(stages, kMost) : kLeast;
   if (row.config.boxes_gradients()) {
-    // Where there are many stages a deep ring hides memory's latency; of the gradient more than two
-    // steps are better, but one must do.
+    // Where there are many stages a deep ring hides memory's latency, before many steps of the
+    // gradient do.
     constexpr int kDeep = 5;
     std::vector<SideRings> rings;
     for (const int windows : {row.take_turns ? wanted : kDeep, wanted, 2}) {

@@ -68,7 +68,7 @@ __device__ void produce(const KernelArguments& arguments, const SharedLayout& la
         }
         loader.load(stage, shared + layout.x + ring.slot * layout.x_bytes);
         if constexpr (!Config::value.resident && !Multiplier::kAsync) copy_async_wait();
-        if constexpr (Multiplier::kAsync) fence_for_tensor_cores();
+        if constexpr (Multiplier::kAsync) fence_async_proxy();
         __syncwarp();
         if (thread % 32 == 0) full[ring.slot].arrive();
         loader.release();
@@ -250,13 +250,13 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
   if (threadIdx.x == 0) {
     weights_there.init(1);
     for (int i = 0; i < arguments.raw.slots; ++i) barriers[2 * arguments.slots + i].init(1);
-    if constexpr (Multiplier::kAsync) fence_for_tensor_cores();
+    if constexpr (Multiplier::kAsync) fence_async_proxy();
   }
   if (threadIdx.x < arguments.slots) {
     barriers[threadIdx.x].init(full_arrivals<Config, Multiplier>());
     barriers[arguments.slots + threadIdx.x].init(4 * Config::value.groups);
     // Bulk copies, which end a barrier's phase, must find it initialised too.
-    if constexpr (Multiplier::kAsync) fence_for_tensor_cores();
+    if constexpr (Multiplier::kAsync) fence_async_proxy();
   }
   if constexpr (Config::value.boxes_gradients()) {
     GradientRing::init(arguments, Config::value, shared);

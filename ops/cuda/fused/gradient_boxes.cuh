@@ -36,7 +36,7 @@ struct GradientRing {
     if (thread >= config.groups * arguments.gradient.slots) return;
     first.full[thread].init(1);
     first.empty[thread].init(kConsumerWarps);
-    fence_for_tensor_cores();
+    fence_async_proxy();
   }
 };
 
@@ -106,15 +106,16 @@ class GradientBoxReader {
   /// Where the run of row phase i of channel `odd` of the two begins, at position half.
   __device__ const char* run(int half, int odd, int i) const {
     constexpr GradientBox kBox(kConfig, kItem);
-    const int offset = odd == 0 ? offset_[half] : kBox.next_channel(offset_[half]);
-    return boxes_ + ring_.slot * kConfig.gradient_step_bytes(kItem) + offset + i * kBox.row_bytes();
+    const int next = kBox.next_channel(offset_[half]);
+    return boxes_ + ring_.slot * kConfig.gradient_step_bytes(kItem) +
+           (odd == 0 ? offset_[half] : next) + i * kBox.row_bytes();
   }
 
   /// Once all of the warp's lanes have read the step. (The fence: a read may be a long time on its
   /// way where products take the shared memory's bandwidth, and a barrier does not keep bulk copies
   /// from overtaking it.)
   __device__ void release() {
-    fence_for_tensor_cores();
+    fence_async_proxy();
     __syncwarp();
     if (threadIdx.x % 32 == 0) barriers_.empty[ring_.slot].arrive();
     ring_.advance(slots_);

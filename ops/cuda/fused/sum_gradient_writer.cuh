@@ -40,8 +40,6 @@ class GradientRun {
   template <bool kWhole>
   __device__ void load(const Element* at, int inside) {
     if constexpr (kWhole && kPacked && (kWords == 1 || kWords == 2 || kWords == 4)) {
-      using Bits =
-          std::conditional_t<kWords == 4, uint4, std::conditional_t<kWords == 2, uint2, unsigned>>;
       const Bits bits = __ldcs(reinterpret_cast<const Bits*>(at));
       memcpy(words_, &bits, sizeof(bits));
     } else {
@@ -345,8 +343,8 @@ class SumGradientTile {
         const int index = 2 * step + half;
         if constexpr (kSource == GradientSource::Copies) take(places, index, runs[half]);
         if constexpr (kSource == GradientSource::Memory) {
-          // Loads of many halves at once would take registers that there are not.
-          if constexpr (!kBoxes) asm volatile("" ::: "memory");
+          // Before sm_90 loads of many halves at once would take registers that there are not.
+          if constexpr (!kKeepsPlaces) asm volatile("" ::: "memory");
           load<kWhole>(places, index, runs[half]);
         }
         write<kWhole>(places, index, runs[half], sums, bias, chain, totals);

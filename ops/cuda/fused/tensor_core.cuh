@@ -179,7 +179,7 @@ __device__ inline void copy_rows(void* shared, const TensorMap& map, int column,
 
 /// Makes this thread's writes to shared memory visible to the warpgroup instructions and to bulk
 /// copies, and ends its reads before such copies.
-__device__ inline void fence_for_tensor_cores() {
+__device__ inline void fence_async_proxy() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
