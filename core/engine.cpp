@@ -222,7 +222,11 @@ class Engine {
         gradients[i] = zeros(spec.shape, {.dtype = spec.dtype, .device = spec.device});
       }
     }
-    std::vector<Tensor> results = node.op().backward(Context(*this, node), gradients);
+    std::vector<Tensor> results;
+    {
+      const TuningGuard tuning(node.tuned() || tuning_requested());
+      results = node.op().backward(Context(*this, node), gradients);
+    }
     gradients.clear();
     TENON_CHECK(results.size() == node.edges().size(), "backward: '", node.op().name(),
                 "' returned ", results.size(), " gradients for ", node.edges().size(), " inputs");

@@ -11,6 +11,7 @@
 
 #include "tenon/core/op.h"
 #include "tenon/core/tensor_body.h"
+#include "tenon/core/tuning.h"
 
 namespace tenon {
 
@@ -49,6 +50,8 @@ class Node : public std::enable_shared_from_this<Node> {
   std::uint64_t sequence() const { return sequence_; }
   std::span<const Edge> edges() const { return edges_; }
   std::span<const TensorSpec> input_specs() const { return input_specs_; }
+  /// Whether tuning was asked for when the op was called: then its backward tunes too.
+  bool tuned() const { return tuned_; }
   std::span<Output> outputs() { return outputs_; }
 
   /// Saved input or output `i`, attached to its history again. Throws `Error` when it was not
@@ -76,6 +79,7 @@ class Node : public std::enable_shared_from_this<Node> {
   std::pmr::vector<SavedTensor> saved_inputs_{&memory_};   // undefined data where not saved
   std::pmr::vector<SavedTensor> saved_outputs_{&memory_};  // likewise
   bool released_ = false;
+  bool tuned_ = tuning_requested();
 };
 
 namespace detail {

@@ -116,7 +116,7 @@ struct History {
   std::vector<double> test_error;
   double images_per_second = 0;  // of the last epoch
   std::int64_t steps = 0;
-  std::int64_t waits = 0;  // of the host for the device, within steps
+  std::int64_t waits = 0;  // of the host for the device, within steps after the first, which tunes
 };
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -177,7 +177,8 @@ History train(Autoencoder& model, const graph::CompiledFunction& reconstruct, co
       const std::int64_t waits = wait_count(device);
       const Tensor loss = train_step(reconstruct, batch[0], device, optimizer);
       schedule.step();
-      history.waits += wait_count(device) - waits;
+      const bool first = epoch == 1 && step == 0;
+      if (!first) history.waits += wait_count(device) - waits;
 
       ++step;
       point_loss = point_loss + loss;  // read only now and then: reading waits for a GPU
@@ -245,7 +246,7 @@ void print_gpu_times(Autoencoder& model, const graph::CompiledFunction& reconstr
             << " images/s in the last epoch; a step of " << batch.size(0)
             << " images takes the host " << fixed(times.host, 3) << " ms to send and the GPU "
             << fixed(times.device, 3) << " ms to run; the host waited " << history.waits
-            << " times within " << history.steps << " steps\n";
+            << " times within the " << history.steps - 1 << " steps after the first\n";
 }
 
 void write_text(const fs::path& path, const std::string& text) {

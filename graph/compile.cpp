@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "tenon/core/autograd.h"
+#include "tenon/core/tuning.h"
 #include "tenon/graph/executor.h"
 #include "tenon/graph/print.h"
 
@@ -155,6 +156,7 @@ CompiledFunction::CompiledFunction(detail::Source source, CompileOptions options
 
 std::vector<Tensor> CompiledFunction::run(std::span<const Tensor> inputs) const {
   if (is_tracing()) return state_->source.function(inputs);
+  const TuningGuard tuning(state_->options.tune || tuning_requested());
   return state_->program_for(inputs)->executor.run(inputs);
 }
 

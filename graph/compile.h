@@ -22,6 +22,9 @@ namespace tenon::graph {
 
 struct CompileOptions {
   bool fuse = true;  ///< false leaves canonicalisation alone, to compare with
+  /// On a GPU the first run of a convolution, and of its gradients, times what computes it and
+  /// keeps the fastest; `TENON_CUDNN_TUNE` overrules it.
+  bool tune = true;
 };
 
 /// What `compile` returns. A handle: copies share what was compiled. Safe to call from several

@@ -10,15 +10,15 @@
 #include "support/temporary_directory.h"
 #include "tenon/core/factories.h"
 #include "tenon/core/precision.h"
+#include "tenon/core/tuning.h"
 #include "tenon/ops/ops.h"
-#include "tenon/ops/tuning.h"
 
 namespace tenon {
 namespace {
 
 /// A transposed convolution on the GPU, brought back to the host.
 std::vector<double> convolve(const Tensor& x, const Tensor& weight, bool tune) {
-  const ops::TuningGuard tuning(tune);
+  const TuningGuard tuning(tune);
   const Float32PrecisionGuard exact(Float32Precision::Float32);
   const Tensor y =
       ops::conv_transpose2d(x.to(Device::cuda()), weight.to(Device::cuda()), {}, {.stride = 2});

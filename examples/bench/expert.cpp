@@ -7,10 +7,10 @@
 #include "cudnn_fusion.h"
 #include "tenon/core/autograd.h"
 #include "tenon/core/factories.h"
+#include "tenon/core/tuning.h"
 #include "tenon/ops/cuda/cudnn_conv.h"
 #include "tenon/ops/cuda/fused/epilogue_pass.h"
 #include "tenon/ops/ops.h"
-#include "tenon/ops/tuning.h"
 
 namespace bench {
 namespace {
@@ -202,7 +202,7 @@ Row fusion_row(const Problem& problem, std::size_t most_plans) {
 
 std::vector<Row> expert_rows(const Problem& problem, std::size_t most_fusion_plans) {
   const NoGradGuard no_gradients;
-  const ops::TuningGuard tuning(true);
+  const TuningGuard tuning(true);
   const Float32PrecisionGuard precision(problem.precision().float32);
   std::vector<Row> rows;
   for (const Format format : kFormats) {

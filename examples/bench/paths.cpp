@@ -4,9 +4,9 @@
 
 #include "tenon/core/autograd.h"
 #include "tenon/core/factories.h"
+#include "tenon/core/tuning.h"
 #include "tenon/graph/graph.h"
 #include "tenon/ops/ops.h"
-#include "tenon/ops/tuning.h"
 
 #ifdef TENON_WITH_CUDA
 #include "tenon/ops/cuda/cudnn_conv.h"
@@ -85,7 +85,7 @@ Row run_forward(const Problem& problem, const std::string& path, Purpose purpose
 }  // namespace
 
 Row run_path(const Problem& problem, const std::string& path, Purpose purpose) {
-  const ops::TuningGuard tuning(true);
+  const TuningGuard tuning(true);
   const Float32PrecisionGuard precision(problem.precision().float32);
   const GradModeGuard gradients(problem.train());
   if (path == "auto") {

@@ -14,6 +14,32 @@ struct Unchanged {
   }
 };
 
+template <class T>
+struct WithBias {
+  using C = tenon::cuda::compute_type<T>;
+  using Unit = typename PassTiling<T>::Unit;
+
+  struct Mapped {
+    Shifts<T> shifts;
+
+    __device__ Unit operator()(const Unit& y, int i) const {
+      C values[PassTiling<T>::kUnit];
+#pragma unroll
+      for (int e = 0; e < PassTiling<T>::kUnit; ++e) {
+        values[e] = tenon::cuda::convert<C>(y.values[e]) + shifts.values[i];
+      }
+      return rounded<T>(values);
+    }
+  };
+
+  const T* bias;
+  bool wide_bias;
+
+  __device__ Mapped of(const ChannelShare<T>& share, bool wide) const {
+    return {Shifts<T>(bias, share, wide && wide_bias)};
+  }
+};
+
 /// target = source, source in planar and target in channels-last memory.
 template <class T>
 __global__ void __launch_bounds__(PassTiling<T>::kThreads)
@@ -65,12 +91,19 @@ Tensor to_channels_last(const Tensor& x) {
   return target;
 }
 
-void from_channels_last(const Tensor& source, const Tensor& target) {
+void from_channels_last(const Tensor& source, const Tensor& bias, const Tensor& target) {
   if (target.numel() == 0) return;
   const tenon::cuda::DeviceGuard guard(target.device());
   const ImageGrid grid(source, target);
   tenon::cuda::visit_device_floating(target.dtype(), "channels_last", [&]<class T>() {
-    launch_to_planes<T>(source, target, grid, Unchanged<T>());
+    if (!bias.defined()) {
+      launch_to_planes<T>(source, target, grid, Unchanged<T>());
+      return;
+    }
+    const Tensor shifts = bias.contiguous();
+    launch_to_planes<T>(
+        source, target, grid,
+        WithBias<T>{static_cast<const T*>(shifts.raw_data()), is_aligned(shifts.raw_data())});
   });
 }
 

@@ -13,7 +13,8 @@ Tensor empty_channels_last(const TensorSpec& spec);
 /// contiguous; [N, C, H, W] of a floating dtype.
 Tensor to_channels_last(const Tensor& x);
 
-/// Writes `source`, in channels-last memory, over the contiguous `target`; one shape and dtype.
-void from_channels_last(const Tensor& source, const Tensor& target);
+/// Writes `source`, in channels-last memory, plus `bias` [C], which may be undefined, over the
+/// contiguous `target`; one shape and dtype.
+void from_channels_last(const Tensor& source, const Tensor& bias, const Tensor& target);
 
 }  // namespace tenon::ops::cuda

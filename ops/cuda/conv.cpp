@@ -69,13 +69,22 @@ void run_whole(ConvolutionKind kind, const Tensor& image, const Tensor& weight,
   if (kind == ConvolutionKind::Forward) kernels::copy(part, response);
 }
 
+void add_bias(const Tensor& y, const Tensor& bias) {
+  if (!bias.defined() || y.numel() == 0) return;
+  const std::int64_t channels = bias.numel();
+  kernels::add(y, tenon::detail::make_view(bias, {channels, 1, 1}, {1, 0, 0}, bias.body()->offset),
+               y);
+}
+
 /// The convolution in channels-last memory where that is faster, otherwise in contiguous memory;
-/// operands that are not there are converted, and so is the result.
+/// operands that are not there are converted, and so is the result. `bias`, of the result's
+/// channels, may be undefined.
 void run(ConvolutionKind kind, const Tensor& image, const Tensor& filter, const Tensor& response,
-         const Conv2dOptions& options) {
+         const Conv2dOptions& options, const Tensor& bias = {}) {
   const Tensor& result = result_of(kind, image, filter, response);
   if (image.numel() == 0 || filter.numel() == 0 || response.numel() == 0) {
     run_in_format(kind, image, filter, response, options);
+    add_bias(result, bias);
     return;
   }
   const bool channels_last = wants_channels_last(image.dtype());
@@ -90,20 +99,15 @@ void run(ConvolutionKind kind, const Tensor& image, const Tensor& filter, const 
   const Tensor f = converted(filter);
   const Tensor r = converted(response);
   run_in_format(kind, i, f, r, options);
-  if (result.is_contiguous(format)) return;
   const Tensor& computed = result_of(kind, i, f, r);
-  if (kind == ConvolutionKind::WeightGradient || !channels_last) {
+  if (!result.is_contiguous(format)) {
+    if (channels_last && result.is_contiguous()) {
+      from_channels_last(computed, bias, result);
+      return;
+    }
     kernels::copy(computed, result);
-  } else {
-    from_channels_last(computed, result);
   }
-}
-
-void add_bias(const Tensor& y, const Tensor& bias) {
-  if (!bias.defined() || y.numel() == 0) return;
-  const std::int64_t channels = bias.numel();
-  kernels::add(y, tenon::detail::make_view(bias, {channels, 1, 1}, {1, 0, 0}, bias.body()->offset),
-               y);
+  add_bias(result, bias);
 }
 
 }  // namespace
@@ -138,6 +142,7 @@ Tensor weight_channels_last(const Tensor& weight) {
     return tenon::detail::with_strides_of(weight, MemoryFormat::ChannelsLast);
   }
   return derived(weight, "channels_last", [&] {
+    if (weight.is_contiguous()) return to_channels_last(weight);
     const Tensor result = empty_channels_last(weight.spec());
     kernels::copy(weight, result);
     return result;
@@ -146,14 +151,12 @@ Tensor weight_channels_last(const Tensor& weight) {
 
 void conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options,
             const Tensor& y) {
-  run(ConvolutionKind::Forward, x, weight, y, options);
-  add_bias(y, bias);
+  run(ConvolutionKind::Forward, x, weight, y, options, bias);
 }
 
 void conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
                       const ConvTranspose2dOptions& options, const Tensor& y) {
-  run(ConvolutionKind::DataGradient, y, weight, x, adjoint(options));
-  add_bias(y, bias);
+  run(ConvolutionKind::DataGradient, y, weight, x, adjoint(options), bias);
 }
 
 void conv2d_weight_grad(const Tensor& x, const Tensor& grad_out, const Conv2dOptions& options,

@@ -8,8 +8,8 @@
 
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/stream.h"
+#include "tenon/core/tuning.h"
 #include "tenon/ops/cuda/cudnn_graph.h"
-#include "tenon/ops/tuning.h"
 #include "tenon/ops/tuning_cache.h"
 
 namespace tenon::ops::cuda {

@@ -45,7 +45,7 @@ struct ConvolutionProblem {
 
 /// Computes the tensor that `problem.kind` names from the other two, on the image's device. The
 /// plan is the heuristics' first, or the fastest of all listed ones when tuning is on
-/// (ops/tuning.h). Either is kept for the next call with the same problem, the fastest also for
+/// (core/tuning.h). Either is kept for the next call with the same problem, the fastest also for
 /// the next run of the program: in cudnn_plans.json of the cache directory (ops/tuning_cache.h), by
 /// GPU, version of cuDNN and problem.
 void run_convolution(const ConvolutionProblem& problem, const Tensor& image, const Tensor& filter,

@@ -10,40 +10,6 @@ namespace {
 using tenon::cuda::compute_type;
 using tenon::cuda::convert;
 
-/// The bias of the channels of `share`; zeros where there is none.
-template <class T>
-struct Shifts {
-  compute_type<T> values[PassTiling<T>::kPack];
-
-  __device__ Shifts(const T* bias, const ChannelShare<T>& share, bool wide) {
-    typename PassTiling<T>::Wide loaded{};
-    if (bias != nullptr) loaded = share.load(bias + share.channel, wide);
-#pragma unroll
-    for (int i = 0; i < PassTiling<T>::kPack; ++i) {
-      values[i] = convert<compute_type<T>>(loaded.values[i]);
-    }
-  }
-};
-
-/// Both elements of a unit of a 16-bit type are rounded by one instruction.
-template <class T>
-__device__ typename PassTiling<T>::Unit rounded(
-    const compute_type<T> (&values)[PassTiling<T>::kUnit]) {
-  typename PassTiling<T>::Unit unit;
-  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
-    const __nv_bfloat162 both = __floats2bfloat162_rn(values[0], values[1]);
-    unit.values[0] = both.x;
-    unit.values[1] = both.y;
-  } else if constexpr (std::is_same_v<T, __half>) {
-    const __half2 both = __floats2half2_rn(values[0], values[1]);
-    unit.values[0] = both.x;
-    unit.values[1] = both.y;
-  } else {
-    unit.values[0] = values[0];
-  }
-  return unit;
-}
-
 /// The chain behind the bias, as launch_to_planes wants it.
 template <class T, class Chain>
 struct Apply {

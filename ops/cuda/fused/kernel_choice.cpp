@@ -9,7 +9,7 @@
 
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/stream.h"
-#include "tenon/ops/tuning.h"
+#include "tenon/core/tuning.h"
 #include "tenon/ops/tuning_cache.h"
 
 namespace tenon::ops::cuda {
