@@ -129,12 +129,12 @@ bool fill_shared_memory(KernelPlan& plan, int limit) {
 std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape, int limit) {
   const KernelConfig& config = row.config;
   if (!geometry_fits(config, shape)) return std::nullopt;
-  // Kernels for 32 channels are there for those who have no more, or where small tiles fill the
-  // last wave better.
+  // Kernels for 32 channels are there for those who have no more, where small tiles fill the last
+  // wave better, or where more do not fit the registers.
   const bool backward = takes_rows(config.work);
   const int sums = config.work == Work::DataGradient ? shape.in_channels : shape.out_channels;
-  if (config.kernel != 0 && !config.split && !config.flat && config.channels < 64 &&
-      sums > config.channels) {
+  if (config.kernel != 0 && config.kernel < 7 && !config.split && !config.flat &&
+      config.channels < 64 && sums > config.channels) {
     return std::nullopt;
   }
   // The kernel counts what lies between the images of a tile, and tiles, in 32 bits.
@@ -211,6 +211,9 @@ void visit_rows([[maybe_unused]] int architecture, Work work, const Append& appe
     append_all(kernel_rows_sm90_k4_s2());
     append_all(kernel_rows_sm90_k2_k5_s2());
     append_all(kernel_rows_sm90_k3_s1());
+    append_all(kernel_rows_sm90_k5_s1());
+    append_all(kernel_rows_sm90_k6_k7_s2());
+    append_all(kernel_rows_sm90_k3_s3_k4_s4());
   }
 #endif
   append_all(kernel_rows_tf32());

@@ -9,12 +9,17 @@
 namespace tenon::ops::cuda {
 
 /// What the configurations of one geometry have in common: two consumer groups and two teams of
-/// producers. (One team costs 3 to 32%: the loads' latency shows.)
+/// producers. (One team costs 3 to 32%: the loads' latency shows.) Strides above 2 have too many
+/// phases for the registers: there a set is one row phase, which the multiplier allows where the
+/// taps of all sets read the same x, as those of kernels as large as the stride do.
 template <int kStride, int kKernel, int kPadding>
 struct Geometry {
+  static constexpr int kRowPhases = kStride <= 2 ? kStride : 1;
+  static_assert(kRowPhases == kStride || (kKernel == kStride && kPadding == 0));
+
   template <int kColumns, int kChannels, int kBlocks, int kChunks, bool kResident,
             bool kSplit = false>
-  using Config = StaticConfig<kChannels, kStride, kStride, kBlocks, 2, 2, kChunks,
+  using Config = StaticConfig<kChannels, kRowPhases, kStride, kBlocks, 2, 2, kChunks,
                               kColumns == 8 && !kSplit ? 2 : 1, kResident, kSplit, kKernel,
                               kPadding, kColumns>;
   /// With flat tiles of 128 positions.
