@@ -63,27 +63,42 @@ std::vector<Group> make_groups(const char* optimizer,
   return result;
 }
 
-/// The state called `name`, zeros like `parameter` at first.
-Tensor& zeros_at_first(TensorMap& state, const char* name, const Tensor& parameter) {
-  Tensor& tensor = state[name];
-  if (!tensor.defined()) tensor = zeros_like(parameter);
-  return tensor;
+/// The state called `name`; undefined before it is kept.
+Tensor find_state(const TensorMap& state, const char* name) {
+  const auto found = state.find(name);
+  return found == state.end() ? Tensor() : found->second;
 }
 
-/// One step of Adam; `Group` and `State` are the optimizer's.
-template <class Group, class State>
-void adam_update(const Tensor& parameter, const Tensor& gradient, const Group& group, State& state,
-                 bool decoupled) {
-  const Tensor mean = zeros_at_first(state.tensors, "exp_avg", parameter);
-  const Tensor square = zeros_at_first(state.tensors, "exp_avg_sq", parameter);
-  ops::adam_step(parameter, gradient, mean, square,
-                 {.learning_rate = group["lr"],
-                  .beta1 = group["beta1"],
-                  .beta2 = group["beta2"],
-                  .epsilon = group["eps"],
-                  .weight_decay = group["weight_decay"],
-                  .decoupled = decoupled,
-                  .count = state.steps});
+/// The same, or zeros like `parameter` to start from.
+Tensor state_or_zeros(const TensorMap& state, const char* name, const Tensor& parameter) {
+  const Tensor tensor = find_state(state, name);
+  return tensor.defined() ? tensor : zeros_like(parameter);
+}
+
+/// One step of Adam; `Group` and `Change` are the optimizer's.
+template <class Group, class Change>
+void adam_update(std::span<const Change> changes, const Group& group, bool decoupled) {
+  std::vector<ops::AdamOperands> operands;
+  operands.reserve(changes.size());
+  for (const Change& change : changes) {
+    const TensorMap& kept = change.state->tensors;
+    operands.push_back({.parameter = change.parameter,
+                        .grad = change.gradient,
+                        .m = state_or_zeros(kept, "exp_avg", change.parameter),
+                        .v = state_or_zeros(kept, "exp_avg_sq", change.parameter),
+                        .count = change.state->steps + 1});
+  }
+  ops::adam_step(operands, {.learning_rate = group["lr"],
+                            .beta1 = group["beta1"],
+                            .beta2 = group["beta2"],
+                            .epsilon = group["eps"],
+                            .weight_decay = group["weight_decay"],
+                            .decoupled = decoupled});
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    TensorMap& kept = changes[i].state->tensors;
+    kept.try_emplace("exp_avg", operands[i].m);
+    kept.try_emplace("exp_avg_sq", operands[i].v);
+  }
 }
 
 }  // namespace
@@ -94,22 +109,28 @@ SGD::SGD(const std::vector<Tensor>& parameters, const SGDOptions& options)
 SGD::SGD(const std::vector<ParameterGroup<SGDOptions>>& groups)
     : Optimizer("SGD", make_groups<Group>(groups), {"momentum_buffer"}, false) {}
 
-void SGD::update(const Tensor& parameter, const Tensor& gradient, const Group& group,
-                 State& state) {
+void SGD::update(std::span<const Change> changes, const Group& group) {
   const double momentum = group["momentum"];
-  Tensor buffer;
-  bool first = false;
-  if (momentum != 0) {
-    first = state.tensors.count("momentum_buffer") == 0;
-    buffer = zeros_at_first(state.tensors, "momentum_buffer", parameter);
+  std::vector<ops::SgdOperands> operands;
+  operands.reserve(changes.size());
+  for (const Change& change : changes) {
+    ops::SgdOperands one{.parameter = change.parameter, .grad = change.gradient};
+    if (momentum != 0) {
+      one.momentum_buffer = find_state(change.state->tensors, "momentum_buffer");
+      one.first = !one.momentum_buffer.defined();
+      if (one.first) one.momentum_buffer = zeros_like(change.parameter);
+    }
+    operands.push_back(std::move(one));
   }
-  ops::sgd_step(parameter, gradient, buffer,
-                {.learning_rate = group["lr"],
-                 .momentum = momentum,
-                 .dampening = group["dampening"],
-                 .weight_decay = group["weight_decay"],
-                 .nesterov = group["nesterov"] != 0,
-                 .first = first});
+  ops::sgd_step(operands, {.learning_rate = group["lr"],
+                           .momentum = momentum,
+                           .dampening = group["dampening"],
+                           .weight_decay = group["weight_decay"],
+                           .nesterov = group["nesterov"] != 0});
+  if (momentum == 0) return;
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    changes[i].state->tensors.try_emplace("momentum_buffer", operands[i].momentum_buffer);
+  }
 }
 
 Adam::Adam(const std::vector<Tensor>& parameters, const AdamOptions& options)
@@ -118,9 +139,8 @@ Adam::Adam(const std::vector<Tensor>& parameters, const AdamOptions& options)
 Adam::Adam(const std::vector<ParameterGroup<AdamOptions>>& groups)
     : Optimizer("Adam", make_groups<Group>("Adam", groups), {"exp_avg", "exp_avg_sq"}, true) {}
 
-void Adam::update(const Tensor& parameter, const Tensor& gradient, const Group& group,
-                  State& state) {
-  adam_update(parameter, gradient, group, state, false);
+void Adam::update(std::span<const Change> changes, const Group& group) {
+  adam_update(changes, group, false);
 }
 
 AdamW::AdamW(const std::vector<Tensor>& parameters, const AdamWOptions& options)
@@ -129,9 +149,8 @@ AdamW::AdamW(const std::vector<Tensor>& parameters, const AdamWOptions& options)
 AdamW::AdamW(const std::vector<ParameterGroup<AdamWOptions>>& groups)
     : Optimizer("AdamW", make_groups<Group>("AdamW", groups), {"exp_avg", "exp_avg_sq"}, true) {}
 
-void AdamW::update(const Tensor& parameter, const Tensor& gradient, const Group& group,
-                   State& state) {
-  adam_update(parameter, gradient, group, state, true);
+void AdamW::update(std::span<const Change> changes, const Group& group) {
+  adam_update(changes, group, true);
 }
 
 }  // namespace tenon::optim

@@ -1,6 +1,7 @@
 // Optimizers: PyTorch's names, defaults and formulas.
 #pragma once
 
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -26,8 +27,7 @@ class SGD : public Optimizer {
   std::string_view name() const override { return "SGD"; }
 
  protected:
-  void update(const Tensor& parameter, const Tensor& gradient, const Group& group,
-              State& state) override;
+  void update(std::span<const Change> changes, const Group& group) override;
 };
 
 /// The decay rates of Adam's means of the gradient and of its square.
@@ -51,8 +51,7 @@ class Adam : public Optimizer {
   std::string_view name() const override { return "Adam"; }
 
  protected:
-  void update(const Tensor& parameter, const Tensor& gradient, const Group& group,
-              State& state) override;
+  void update(std::span<const Change> changes, const Group& group) override;
 };
 
 struct AdamWOptions {
@@ -72,8 +71,7 @@ class AdamW : public Optimizer {
   std::string_view name() const override { return "AdamW"; }
 
  protected:
-  void update(const Tensor& parameter, const Tensor& gradient, const Group& group,
-              State& state) override;
+  void update(std::span<const Change> changes, const Group& group) override;
 };
 
 }  // namespace tenon::optim

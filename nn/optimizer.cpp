@@ -126,15 +126,18 @@ void Optimizer::set_lr(double lr) {
 
 void Optimizer::step() {
   const NoGradGuard no_history;
+  std::vector<Change> changes;
   std::size_t i = 0;
   for (const Group& group : groups_) {
+    changes.clear();
     for (const Tensor& parameter : group.parameters) {
       State& state = states_[i++];
-      const Tensor gradient = parameter.grad();
-      if (!gradient.defined()) continue;
-      ++state.steps;
-      update(parameter, gradient, group, state);
+      Tensor gradient = parameter.grad();
+      if (gradient.defined()) changes.push_back({parameter, std::move(gradient), &state});
     }
+    if (changes.empty()) continue;
+    update(changes, group);
+    for (const Change& change : changes) ++change.state->steps;
   }
 }
 

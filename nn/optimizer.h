@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -81,9 +82,16 @@ class Optimizer {
   Optimizer(std::string_view name, std::vector<Group> groups, std::vector<std::string> state_names,
             bool state_required);
 
-  /// Changes one parameter; `gradient` has its spec.
-  virtual void update(const Tensor& parameter, const Tensor& gradient, const Group& group,
-                      State& state) = 0;
+  /// A parameter that has a gradient, which has its spec.
+  struct Change {
+    Tensor parameter;
+    Tensor gradient;
+    State* state;  // with the steps before this one; never null
+  };
+
+  /// Changes parameters of `group`, all that have a gradient: together, because on a GPU a launch
+  /// for each would cost more than the work. Where it throws, no state must have been added.
+  virtual void update(std::span<const Change> changes, const Group& group) = 0;
 
  private:
   class StateReader;

@@ -8,6 +8,7 @@
 #include "tenon/ops/compare.h"
 #include "tenon/ops/cpu/loss.h"
 #include "tenon/ops/cuda/loss.h"
+#include "tenon/ops/difference_loss.h"
 #include "tenon/ops/dispatch.h"
 #include "tenon/ops/gather.h"
 #include "tenon/ops/promotion.h"
@@ -168,13 +169,28 @@ Tensor cross_entropy(const Tensor& x, const Tensor& target, const CrossEntropyOp
 
 // ---- elementwise losses -------------------------------------------------------------------------
 
+namespace {
+
+/// Whether `DifferenceLossOp` computes it.
+bool is_one_op(const Tensor& x, const Tensor& target, Reduction reduction) {
+  return reduction != Reduction::None && x.dtype() == target.dtype() && is_floating(x.dtype());
+}
+
+}  // namespace
+
 Tensor mse_loss(const Tensor& x, const Tensor& target, Reduction reduction) {
   check_equal_shapes("mse_loss", x, target);
+  if (is_one_op(x, target, reduction)) {
+    return apply(DifferenceLossOp(DifferenceLossKind::Squared, reduction), {x, target});
+  }
   return reduce(square(x - target), reduction);
 }
 
 Tensor l1_loss(const Tensor& x, const Tensor& target, Reduction reduction) {
   check_equal_shapes("l1_loss", x, target);
+  if (is_one_op(x, target, reduction)) {
+    return apply(DifferenceLossOp(DifferenceLossKind::Absolute, reduction), {x, target});
+  }
   return reduce(abs(x - target), reduction);
 }
 

@@ -1,5 +1,6 @@
 // Losses. nll_loss and cross_entropy work on contiguous copies of inputs in another memory format;
-// the others are made of elementwise ops, which keep it.
+// gradients of the others keep it. mse_loss and l1_loss are one op where they reduce and both
+// dtypes are one (difference_loss.h), otherwise made of elementwise ops.
 #pragma once
 
 #include "tenon/core/op.h"

@@ -5,6 +5,7 @@
 #include "tenon/ops/binary.h"
 #include "tenon/ops/compare.h"
 #include "tenon/ops/conv.h"
+#include "tenon/ops/difference_loss.h"
 #include "tenon/ops/dropout.h"
 #include "tenon/ops/extremum.h"
 #include "tenon/ops/fused/conv_transpose2d_epilogue.h"

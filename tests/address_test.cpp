@@ -281,11 +281,11 @@ TEST(SameBits, AfterOptimizerStepsWhereverTheParametersLie) {
       tensors.push_back(placed(k == 3 ? ops::square(values) : values, place));
     }
     const NoGradGuard guard;
-    ops::sgd_step(tensors[0], tensors[1], {}, {.learning_rate = 0.1, .weight_decay = 0.3});
-    ops::sgd_step(tensors[0], tensors[1], tensors[2],
+    ops::sgd_step({tensors[0], tensors[1]}, {.learning_rate = 0.1, .weight_decay = 0.3});
+    ops::sgd_step({tensors[0], tensors[1], tensors[2]},
                   {.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 0.3, .nesterov = true});
-    ops::adam_step(tensors[0], tensors[1], tensors[2], tensors[3],
-                   {.learning_rate = 0.1, .weight_decay = 0.3, .count = 3});
+    ops::adam_step({tensors[0], tensors[1], tensors[2], tensors[3], 3},
+                   {.learning_rate = 0.1, .weight_decay = 0.3});
     return tensors;
   };
   const Results reference = steps(0);

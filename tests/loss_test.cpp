@@ -1,5 +1,6 @@
 #include "tenon/ops/loss.h"
 
+#include <cmath>
 #include <limits>
 
 #include "tenon/ops/ops.h"
@@ -40,7 +41,14 @@ std::vector<OpCase> elementwise_cases() {
   std::vector<OpCase> cases;
   for (const auto& entry : kReductions) {
     const Reduction reduction = entry.second;
-    const OpCase common{.shapes = {{{3, 5}, {3, 5}}, {{7}, {7}}, {{}, {}}, {{2, 3, 5}, {2, 3, 5}}},
+    // The last are more than one block of a kernel and one chunk of a thread hold.
+    const OpCase common{.shapes = {{{3, 5}, {3, 5}},
+                                   {{7}, {7}},
+                                   {{}, {}},
+                                   {{2, 3, 5}, {2, 3, 5}},
+                                   {{1, 1}, {1, 1}},
+                                   {{5, 3, 41}, {5, 3, 41}},
+                                   {{71, 1031}, {71, 1031}}},
                         .low = 0.1,
                         .high = 0.9,
                         .slack = 8};
@@ -71,6 +79,145 @@ std::vector<OpCase> elementwise_cases() {
 }
 
 TENON_OP_TESTS(ElementwiseLoss, elementwise_cases());
+
+// ---- mse_loss and l1_loss beyond what the table above has
+// ----------------------------------------
+
+class DifferenceLoss : public DeviceTest {
+ protected:
+  Tensor drawn(const Shape& shape, std::uint64_t seed, DType dtype = DType::Float64) const {
+    Generator generator(seed);
+    return draw(shape, dtype, -1, 1, generator).to(device());
+  }
+};
+
+TENON_DEVICE_TESTS(DifferenceLoss);
+
+/// The mean of (x - target)², in float64.
+double reference_mse(const Tensor& x, const Tensor& target) {
+  const std::vector<double> a = x.to_vector<double>();
+  const std::vector<double> b = target.to_vector<double>();
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += (a[i] - b[i]) * (a[i] - b[i]);
+  return sum / static_cast<double>(a.size());
+}
+
+TEST_P(DifferenceLoss, InputAndTargetMayLieDifferently) {
+  const Tensor x = drawn({3, 5, 7, 2}, 1);
+  const Tensor target = drawn({3, 5, 7, 2}, 2);
+  const double expected = reference_mse(x, target);
+  const std::vector<double> difference = (x - target).to_vector<double>();
+  std::vector<Layout> all = layouts();
+  all.pop_back();  // expanded tensors hold other values
+  all.push_back({"as_it_is", [](const Tensor& t) { return t; }});
+  all.push_back(
+      {"channels_last", [](const Tensor& t) { return t.to(MemoryFormat::ChannelsLast); }});
+  for (const Layout& of_x : all) {
+    for (const Layout& of_target : all) {
+      SCOPED_TRACE(of_x.name + " and " + of_target.name);
+      const Tensor a = of_x.apply(x).detach().requires_grad_();
+      const Tensor b = of_target.apply(target).detach().requires_grad_();
+      const Tensor loss = ops::mse_loss(a, b);
+      EXPECT_NEAR(loss.item(), expected, 1e-14);
+      loss.backward();
+      std::vector<double> gradient;
+      for (const double d : difference) gradient.push_back(2 * d / 210);
+      expect_close(a.grad(), float64(gradient, {3, 5, 7, 2}));
+      expect_close(b.grad(), -float64(gradient, {3, 5, 7, 2}));
+    }
+  }
+}
+
+TEST_P(DifferenceLoss, GradientsKeepTheMemoryFormat) {
+  const Tensor x = drawn({2, 3, 4, 5}, 1).to(MemoryFormat::ChannelsLast).detach();
+  const Tensor leaf = x.requires_grad_();
+  const Tensor y = leaf * 2;
+  y.retain_grad();
+  ops::mse_loss(y, drawn({2, 3, 4, 5}, 2).to(MemoryFormat::ChannelsLast)).backward();
+  EXPECT_TRUE(y.grad().is_contiguous(MemoryFormat::ChannelsLast));
+}
+
+TEST_P(DifferenceLoss, OnlyTheGradientsAskedForAreComputed) {
+  for (const auto& loss : {ops::mse_loss, ops::l1_loss}) {
+    const Tensor x = drawn({7}, 1);
+    const Tensor target = drawn({7}, 2);
+    x.requires_grad_();
+    loss(x, target, Reduction::Mean).backward();
+    EXPECT_TRUE(x.grad().defined());
+    EXPECT_FALSE(target.grad().defined());
+    const Tensor fixed = x.detach();
+    target.requires_grad_();
+    loss(fixed, target, Reduction::Mean).backward();
+    EXPECT_FALSE(fixed.grad().defined());
+    expect_close(target.grad(), -x.grad());
+  }
+}
+
+TEST_P(DifferenceLoss, OfATensorWithItselfIsZeroWithGradientZero) {
+  for (const auto& loss : {ops::mse_loss, ops::l1_loss}) {
+    const Tensor x = drawn({33}, 1);
+    x.requires_grad_();
+    const Tensor result = loss(x, x, Reduction::Sum);
+    EXPECT_EQ(result.item(), 0);
+    result.backward();
+    EXPECT_EQ(x.grad().to_vector<double>(), std::vector<double>(33, 0.0));
+  }
+}
+
+TEST_P(DifferenceLoss, DifferentDtypesArePromoted) {
+  const Tensor x = drawn({3, 7}, 1, DType::Float32);
+  const Tensor target = drawn({3, 7}, 2);
+  x.requires_grad_();
+  const Tensor loss = ops::mse_loss(x, target);
+  EXPECT_EQ(loss.dtype(), DType::Float64);
+  EXPECT_NEAR(loss.item(), reference_mse(x, target), 1e-14);
+  loss.backward();
+  EXPECT_EQ(x.grad().dtype(), DType::Float32);
+}
+
+TEST_P(DifferenceLoss, IntegersAreSummedButHaveNoMean) {
+  const Tensor x = tensor<std::int64_t>({1, 5, -2}).to(device());
+  const Tensor target = tensor<std::int64_t>({3, 5, 2}).to(device());
+  EXPECT_EQ(ops::mse_loss(x, target, Reduction::Sum).item<std::int64_t>(), 20);
+  EXPECT_EQ(ops::l1_loss(x, target, Reduction::Sum).item<std::int64_t>(), 6);
+  expect_error([&] { ops::mse_loss(x, target); }, {"mean", "floating"});
+}
+
+TEST_P(DifferenceLoss, TheMeanOverManyElementsDoesNotOverflow) {
+  const TensorOptions options{.dtype = DType::Float16, .device = device()};
+  const Tensor x = full({70000}, 16, options);
+  x.requires_grad_();
+  const Tensor loss = ops::mse_loss(x, zeros({70000}, options));
+  EXPECT_EQ(loss.item(), 256);
+  loss.backward();
+  expect_close(x.grad().narrow(0, 0, 3), full({3}, 2 * 16 / 70000.0, {.dtype = DType::Float64}));
+}
+
+TEST_P(DifferenceLoss, OfNoElements) {
+  const Tensor x = zeros({3, 0}, {.device = device()});
+  x.requires_grad_();
+  const Tensor target = zeros({3, 0}, {.device = device()});
+  EXPECT_EQ(ops::mse_loss(x, target, Reduction::Sum).item(), 0);
+  EXPECT_EQ(ops::l1_loss(x, target, Reduction::Sum).item(), 0);
+  const Tensor mean = ops::mse_loss(x, target);
+  EXPECT_TRUE(std::isnan(mean.item()));
+  mean.backward();
+  EXPECT_EQ(x.grad().shape(), (Shape{3, 0}));
+}
+
+TEST_P(DifferenceLoss, NanComesThrough) {
+  const Tensor x = tensor<float>({1, NAN, 2}).to(device());
+  const Tensor target = zeros({3}, {.device = device()});
+  EXPECT_TRUE(std::isnan(ops::mse_loss(x, target).item()));
+  EXPECT_TRUE(std::isnan(ops::l1_loss(x, target).item()));
+}
+
+TEST_P(DifferenceLoss, GivesTheSameBitsAgain) {
+  const Tensor x = drawn({64, 784}, 1, DType::Float32);
+  const Tensor target = drawn({64, 784}, 2, DType::Float32);
+  const float first = ops::mse_loss(x, target).item<float>();
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(ops::mse_loss(x, target).item<float>(), first);
+}
 
 /// Target classes of as many samples as an input [N, C, ...] has: 0, 1, …, C-1, 0, …
 Tensor counting_target(const Shape& shape) {

@@ -260,6 +260,83 @@ TEST(Optimizer, FollowsAModuleToAnotherDtype) {
   expect_near(linear.bias, {before[0] - 0.1, before[1] - 0.1}, 1e-15);
 }
 
+/// Many odd-sized leaves of two dtypes.
+std::vector<Tensor> many_leaves(Device device) {
+  std::vector<Tensor> result;
+  for (int i = 0; i < 130; ++i) {
+    std::vector<double> values;
+    for (int e = 0; e < 1 + i * 7 % 40; ++e) values.push_back(std::sin(i + 0.7 * e));
+    result.push_back(leaf(values, i % 5 == 3 ? DType::Float64 : DType::Float32, device));
+  }
+  return result;
+}
+
+/// Gradients for one step. Number i has none in every (2 + i % 3)th step.
+void set_gradients(const std::vector<Tensor>& parameters, int step) {
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const int period = 2 + static_cast<int>(i % 3);
+    if ((step + static_cast<int>(i)) % period == 0) {
+      parameters[i].set_grad({});
+    } else {
+      parameters[i].set_grad(parameters[i].detach() * (0.5 + 0.25 * step) + 0.125);
+    }
+  }
+}
+
+TEST_P(OptimizerOnDevice, AGroupOfManyStepsLikeOptimizersOfEach) {
+  for (const Case& optimizer_case : cases()) {
+    SCOPED_TRACE(optimizer_case.name);
+    const std::vector<Tensor> together = many_leaves(device());
+    const std::vector<Tensor> alone = many_leaves(device());
+    const auto optimizer = optimizer_case.make(together);
+    std::vector<std::unique_ptr<Optimizer>> optimizers;
+    for (const Tensor& parameter : alone) optimizers.push_back(optimizer_case.make({parameter}));
+    for (int step = 0; step < 4; ++step) {
+      set_gradients(together, step);
+      optimizer->step();
+      set_gradients(alone, step);
+      for (const auto& one : optimizers) one->step();
+    }
+    const TensorMap state = optimizer->state_dict();
+    for (std::size_t i = 0; i < alone.size(); ++i) {
+      ASSERT_EQ(together[i].to_vector<double>(), alone[i].to_vector<double>()) << i;
+      const TensorMap own = optimizers[i]->state_dict();
+      const std::string prefix = "state." + std::to_string(i) + ".";
+      for (const char* name : {"step", "momentum_buffer", "exp_avg", "exp_avg_sq"}) {
+        const auto expected = own.find(std::string("state.0.") + name);
+        ASSERT_EQ(state.count(prefix + name), expected == own.end() ? 0u : 1u) << i << name;
+        if (expected == own.end()) continue;
+        ASSERT_EQ(state.at(prefix + name).to_vector<double>(), expected->second.to_vector<double>())
+            << i << name;
+      }
+    }
+  }
+}
+
+TEST_P(OptimizerOnDevice, AStepThatThrowsCountsForNothing) {
+  for (const Case& optimizer_case : cases()) {
+    if (std::string(optimizer_case.name) == "Sgd") continue;  // has no state that could not fit
+    SCOPED_TRACE(optimizer_case.name);
+    nn::Linear linear(2, 1);
+    linear.to(device());
+    const Tensor late = leaf({1, 2}, DType::Float32, device());
+    const auto optimizer = optimizer_case.make({late, linear.weight});
+    linear.weight.set_grad(ones({1, 2}, {.device = device()}));
+    optimizer->step();
+    const TensorMap before = optimizer->state_dict();
+    linear.to(DType::Float64);  // the state stays behind
+    linear.weight.set_grad(ones({1, 2}, {.dtype = DType::Float64, .device = device()}));
+    late.set_grad(ones({2}, {.device = device()}));
+    EXPECT_THROW(optimizer->step(), Error);
+    const TensorMap after = optimizer->state_dict();
+    ASSERT_EQ(after.size(), before.size());
+    for (const auto& [name, value] : before) {
+      EXPECT_EQ(after.at(name).to_vector<double>(), value.to_vector<double>()) << name;
+    }
+    EXPECT_EQ(late.to_vector<double>(), (std::vector<double>{1, 2}));
+  }
+}
+
 TEST_P(OptimizerOnDevice, FitsALine) {
   manual_seed(2);
   const Tensor x = randn({64, 1}).to(device());

@@ -225,6 +225,75 @@ TEST(ReductionTies, NanSharesTheGradientOfMax) {
   expect_values(x.grad(), {3}, {0, 0.5, 0.5});
 }
 
+// ---- reductions of many elements, which GPUs cut into chunks
+// --------------------------------------
+
+class LargeReductions : public DeviceTest {};
+
+TENON_DEVICE_TESTS(LargeReductions);
+
+struct LargeCase {
+  Shape shape;
+  Shape dims;
+};
+
+/// Results in numbers that are no multiple of what a block has, next to each other in memory and
+/// not, with elements for several chunks; the bias gradients of convolutions among them.
+const std::vector<LargeCase> kLargeCases = {{{64, 16, 14, 14}, {0, 2, 3}},
+                                            {{3, 5, 61, 67}, {0, 2, 3}},
+                                            {{3001, 5}, {0}},
+                                            {{5, 9001}, {1}},
+                                            {{100003}, {0}},
+                                            {{2, 20011, 3}, {1}},
+                                            {{4099, 37}, {0}},
+                                            {{1, 33, 8191}, {-1}}};
+
+TEST_P(LargeReductions, FollowTheReferenceInEveryLayout) {
+  for (const LargeCase& large : kLargeCases) {
+    for (const DType dtype : {DType::Float64, DType::Float32, DType::BFloat16, DType::Int64}) {
+      Generator generator(7);
+      const Tensor x = draw(large.shape, dtype, -9, 11, generator).to(device());
+      const std::vector<Tensor> inputs = {x.to(Device::cpu(), DType::Float64)};
+      const Tensor total = reduction(large.dims, false, sum_of)(inputs);
+      const Tensor most = reduction(large.dims, false, max_of)(inputs);
+      for (const Layout& layout : layouts()) {
+        if (layout.name == "expanded") continue;
+        const std::string what = tenon::detail::concat(layout.name, " ", x.spec());
+        const Tensor laid_out = layout.apply(x);
+        // Terms of either sign cancel: sums round by their sizes, in float32 for 16 bits.
+        const double absolute = dtype == DType::Float64 ? 1e-8 : dtype == DType::Int64 ? 0 : 0.1;
+        const double relative = 4 * tolerance_of(dtype).relative;
+        expect_within(ops::sum(laid_out, large.dims), total, {relative, absolute}, what);
+        expect_within(ops::amax(laid_out, large.dims), most, {0, 0}, what);
+      }
+    }
+  }
+}
+
+TEST_P(LargeReductions, OfImagesInChannelsLast) {
+  Generator generator(8);
+  const Tensor x = draw({64, 16, 14, 14}, DType::Float64, -1, 1, generator);
+  const Tensor expected = reduction({0, 2, 3}, false, sum_of)(std::vector<Tensor>{x});
+  const Tensor image = x.to(device()).to(MemoryFormat::ChannelsLast);
+  expect_within(ops::sum(image, {0, 2, 3}), expected, {1e-13, 1e-11}, "sum");
+}
+
+TEST_P(LargeReductions, TheFirstOfEqualsWinsWhicheverChunkItIsIn) {
+  for (const std::int64_t first : {0, 8191, 8192, 30000, 69999}) {
+    const Tensor x = zeros({70000});
+    x.narrow(0, first, 1).fill_(1);
+    x.narrow(0, 69999, 1).fill_(1);
+    EXPECT_EQ(ops::max(x.to(device()), 0).second.item<std::int64_t>(), first);
+  }
+}
+
+TEST_P(LargeReductions, GiveTheSameBitsAgain) {
+  Generator generator(9);
+  const Tensor x = draw({64, 16, 28, 28}, DType::Float32, -1, 1, generator).to(device());
+  const std::vector<double> first = ops::sum(x, {0, 2, 3}).to_vector<double>();
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(ops::sum(x, {0, 2, 3}).to_vector<double>(), first);
+}
+
 TEST(ReductionEmpty, SumIsZeroMeanIsNan) {
   const Tensor nothing = zeros({0});
   EXPECT_EQ(ops::sum(nothing).item(), 0);

@@ -5,6 +5,7 @@
 
 #include "graph_models.h"
 #include "tenon/core/structural.h"
+#include "tenon/ops/loss.h"
 
 namespace tenon::graph {
 namespace {
@@ -24,6 +25,18 @@ TEST(Trace, RecordsOpsInOrderAndComputesNothing) {
   EXPECT_EQ(memory_stats(Device::cpu()).allocations, allocations);
   EXPECT_EQ(op_names(graph), "tanh add permute");
   EXPECT_EQ(graph.value(graph.outputs()[0]).spec.shape, (Shape{3, 2}));
+}
+
+TEST(Trace, RecordsALossOfADifferenceAsOneOp) {
+  const std::vector<TensorSpec> specs = {kOneInput[0], kOneInput[0]};
+  const Graph graph = trace(
+      [](std::span<const Tensor> in) {
+        return std::vector<Tensor>{ops::mse_loss(in[0], in[1]),
+                                   ops::l1_loss(in[0], in[1], ops::Reduction::Sum)};
+      },
+      specs);
+  EXPECT_EQ(op_names(graph), "mse_loss l1_loss");
+  EXPECT_EQ(graph.value(graph.outputs()[0]).spec.shape, Shape{});
 }
 
 TEST(Trace, NamesSeveralInputsByTheirPositions) {

@@ -36,11 +36,11 @@ class BlockValues {
 };
 
 template <class T>
-void sgd_typed(const Tensor& parameter, const Tensor& grad, const SgdStep& step) {
+void sgd_typed(const SgdOperands& operands, const SgdStep& step) {
   using C = compute_type<T>;
   const C rate = static_cast<C>(step.maximize ? -step.learning_rate : step.learning_rate);
   const C decay = static_cast<C>(step.maximize ? -step.weight_decay : step.weight_decay);
-  tenon::cpu::for_each_block<2>(parameter.shape(), {parameter, grad},
+  tenon::cpu::for_each_block<2>(operands.parameter.shape(), {operands.parameter, operands.grad},
                                 [&](std::int64_t count, const auto& blocks) {
                                   BlockValues<T> p(blocks[0], count);
                                   BlockValues<T> g(blocks[1], count);
@@ -50,8 +50,7 @@ void sgd_typed(const Tensor& parameter, const Tensor& grad, const SgdStep& step)
 }
 
 template <class T>
-void sgd_momentum_typed(const Tensor& parameter, const Tensor& grad, const Tensor& buffer,
-                        const SgdStep& step) {
+void sgd_momentum_typed(const SgdOperands& operands, const SgdStep& step) {
   using C = compute_type<T>;
   const C rate = static_cast<C>(step.learning_rate);
   const C decay = static_cast<C>(step.weight_decay);
@@ -59,12 +58,13 @@ void sgd_momentum_typed(const Tensor& parameter, const Tensor& grad, const Tenso
   const C fresh = static_cast<C>(1 - step.dampening);
   const C sign = step.maximize ? C(-1) : C(1);
   tenon::cpu::for_each_block<3>(
-      parameter.shape(), {parameter, grad, buffer}, [&](std::int64_t count, const auto& blocks) {
+      operands.parameter.shape(), {operands.parameter, operands.grad, operands.momentum_buffer},
+      [&](std::int64_t count, const auto& blocks) {
         BlockValues<T> p(blocks[0], count);
         BlockValues<T> b(blocks[2], count);
         const LanesArray<C> g =
             sign * BlockValues<T>(blocks[1], count).values() + decay * p.values();
-        if (step.first) {
+        if (operands.first) {
           b.values() = g;
         } else {
           b.values() = momentum * b.values() + fresh * g;
@@ -80,10 +80,9 @@ void sgd_momentum_typed(const Tensor& parameter, const Tensor& grad, const Tenso
 }
 
 template <class T>
-void adam_typed(const Tensor& parameter, const Tensor& grad, const Tensor& m, const Tensor& v,
-                const AdamStep& step) {
+void adam_typed(const AdamOperands& operands, const AdamStep& step) {
   using C = compute_type<T>;
-  const double count = static_cast<double>(step.count);
+  const double count = static_cast<double>(operands.count);
   const C size = static_cast<C>(step.learning_rate / (1 - std::pow(step.beta1, count)));
   const C root = static_cast<C>(std::sqrt(1 - std::pow(step.beta2, count)));
   const C epsilon = static_cast<C>(step.epsilon);
@@ -94,7 +93,8 @@ void adam_typed(const Tensor& parameter, const Tensor& grad, const Tensor& m, co
   const C added = static_cast<C>(step.decoupled ? 0 : step.weight_decay);
   const C kept = static_cast<C>(step.decoupled ? 1 - step.learning_rate * step.weight_decay : 1);
   tenon::cpu::for_each_block<4>(
-      parameter.shape(), {parameter, grad, m, v}, [&](std::int64_t n, const auto& blocks) {
+      operands.parameter.shape(), {operands.parameter, operands.grad, operands.m, operands.v},
+      [&](std::int64_t n, const auto& blocks) {
         BlockValues<T> p(blocks[0], n);
         BlockValues<T> first(blocks[2], n);
         BlockValues<T> second(blocks[3], n);
@@ -111,21 +111,22 @@ void adam_typed(const Tensor& parameter, const Tensor& grad, const Tensor& m, co
 
 }  // namespace
 
-void sgd_step(const Tensor& parameter, const Tensor& grad, const Tensor& momentum_buffer,
-              const SgdStep& step) {
-  visit_floating(parameter.dtype(), "sgd_step", [&]<class T>() {
-    if (step.momentum == 0) {
-      sgd_typed<T>(parameter, grad, step);
-    } else {
-      sgd_momentum_typed<T>(parameter, grad, momentum_buffer, step);
+void sgd_step(std::span<const SgdOperands> operands, const SgdStep& step) {
+  visit_floating(operands[0].parameter.dtype(), "sgd_step", [&]<class T>() {
+    for (const SgdOperands& one : operands) {
+      if (step.momentum == 0) {
+        sgd_typed<T>(one, step);
+      } else {
+        sgd_momentum_typed<T>(one, step);
+      }
     }
   });
 }
 
-void adam_step(const Tensor& parameter, const Tensor& grad, const Tensor& m, const Tensor& v,
-               const AdamStep& step) {
-  visit_floating(parameter.dtype(), "adam_step",
-                 [&]<class T>() { adam_typed<T>(parameter, grad, m, v, step); });
+void adam_step(std::span<const AdamOperands> operands, const AdamStep& step) {
+  visit_floating(operands[0].parameter.dtype(), "adam_step", [&]<class T>() {
+    for (const AdamOperands& one : operands) adam_typed<T>(one, step);
+  });
 }
 
 }  // namespace tenon::ops::cpu

@@ -5,10 +5,9 @@
 
 namespace tenon::ops::cuda {
 
-/// `momentum_buffer` may be undefined when momentum is 0.
-void sgd_step(const Tensor& parameter, const Tensor& grad, const Tensor& momentum_buffer,
-              const SgdStep& step);
-void adam_step(const Tensor& parameter, const Tensor& grad, const Tensor& m, const Tensor& v,
-               const AdamStep& step);
+/// All `operands` have one dtype and device. Momentum buffers may be undefined when momentum is 0.
+void sgd_step(std::span<const SgdOperands> operands, const SgdStep& step);
+/// All `operands` have one dtype and device.
+void adam_step(std::span<const AdamOperands> operands, const AdamStep& step);
 
 }  // namespace tenon::ops::cuda
