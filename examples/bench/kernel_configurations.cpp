@@ -43,7 +43,8 @@ std::string pattern_of(const KernelPlan& plan) {
 /// Appends a line for each plan of a problem on a target.
 void add_lines(const bench::BlockShape& shape, const ops::cuda::BlockProblem& problem,
                const Target& t, std::set<std::string>& lines) {
-  for (const Work work : {Work::Forward, Work::SumGradient, Work::DataGradient}) {
+  for (const Work work :
+       {Work::Forward, Work::PartialSums, Work::SumGradient, Work::DataGradient}) {
     for (const KernelPlan& plan : ops::cuda::kernel_plans(problem, t.target, work)) {
       // Kernels for any geometry are assembled for sm_90, the others for sm_90a.
       const bool any = plan.row->config.kernel == 0;

@@ -15,6 +15,7 @@
 #include "tenon/core/precision.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cuda/fused/exact_sums.h"
+#include "tenon/ops/cuda/fused/partial_sums.h"
 #include "tenon/ops/cuda/fused/tensor_map.h"
 
 namespace tenon::ops::cuda {
@@ -130,11 +131,11 @@ std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape
   const KernelConfig& config = row.config;
   if (!geometry_fits(config, shape)) return std::nullopt;
   // Kernels for 32 channels are there for those who have no more, where small tiles fill the last
-  // wave better, or where more do not fit the registers.
+  // wave better, or where more do not fit the registers; those for 48 for multiples of that.
   const bool backward = takes_rows(config.work);
   const int sums = config.work == Work::DataGradient ? shape.in_channels : shape.out_channels;
   if (config.kernel != 0 && config.kernel < 7 && !config.split && !config.flat &&
-      config.channels < 64 && sums > config.channels) {
+      config.channels <= 32 && sums > config.channels) {
     return std::nullopt;
   }
   // The kernel counts what lies between the images of a tile, and tiles, in 32 bits.
@@ -158,6 +159,7 @@ std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape
                   {},
                   0,
                   0,
+                  1,
                   {}};
   const Tiling& t = plan.tiling;
   const double tiles = static_cast<double>(t.image_tiles) * t.row_tiles * t.column_tiles *
@@ -214,6 +216,7 @@ void visit_rows([[maybe_unused]] int architecture, Work work, const Append& appe
     append_all(kernel_rows_sm90_k5_s1());
     append_all(kernel_rows_sm90_k6_k7_s2());
     append_all(kernel_rows_sm90_k3_s3_k4_s4());
+    append_all(kernel_rows_sm90_parts());
   }
 #endif
   append_all(kernel_rows_tf32());
@@ -241,6 +244,48 @@ void sort_plans(std::vector<KernelPlan>& plans, int multiprocessors) {
   });
   sort_range(plans.begin(), middle);
   sort_range(middle, plans.end());
+}
+
+/// Products of 64 positions and one tap with a stage's channels that a consumer group makes for a
+/// tile.
+double products_of_tile(const KernelPlan& plan) {
+  return static_cast<double>(plan.tiling.stages) * plan.tiling.most_taps() *
+         plan.row->config.blocks;
+}
+
+/// Where `whole` has tiles for less than half of the chip and much to do for each: the input
+/// channels in parts, each of which is to the kernel a group of its own.
+std::optional<KernelPlan> plan_in_parts(const KernelPlan& whole, const TransposedShape& shape,
+                                        const KernelTarget& target) {
+  // Microseconds on an H100, measured: a product of both groups with what comes with it, and adding
+  // the parts up.
+  constexpr double kProduct = 0.08;
+  constexpr double kAdding = 4;
+  constexpr int kMostParts = 16;
+  const KernelConfig& config = whole.row->config;
+  if (config.kernel == 0 || config.split || 2 * whole.tiling.tiles() > target.multiprocessors) {
+    return std::nullopt;
+  }
+  std::optional<KernelPlan> best;
+  double least = kProduct * products_of_tile(whole) - kAdding;
+  visit_rows(target.architecture, Work::PartialSums, [&](const KernelRow& row) {
+    if (row.operand != whole.row->operand) return;
+    for (int parts = 2; parts <= std::min(kMostParts, shape.in_channels); ++parts) {
+      if (shape.in_channels % parts != 0) continue;
+      TransposedShape part = shape;
+      part.groups *= parts;
+      part.in_channels /= parts;
+      if (!tiling_fits(part)) continue;
+      auto plan = fit(row, part, target.shared_bytes);
+      if (!plan || plan->tiling.tiles() > target.multiprocessors) continue;
+      const double time = kProduct * products_of_tile(*plan);
+      if (time >= least) continue;
+      least = time;
+      best = std::move(plan);
+      best->parts = parts;
+    }
+  });
+  return best;
 }
 
 /// Stages whose products at float32 accuracy make a sum of at most some 48 steps.
@@ -312,6 +357,11 @@ std::vector<KernelPlan> kernel_plans(const BlockProblem& problem, const KernelTa
     if (const auto plan = fit(row, shape, target.shared_bytes)) plans.push_back(*plan);
   });
   sort_plans(plans, target.multiprocessors);
+  if (work == Work::Forward && !plans.empty()) {
+    if (auto parts = plan_in_parts(plans.front(), shape, target)) {
+      plans.insert(plans.begin(), *std::move(parts));
+    }
+  }
   return plans;
 }
 
@@ -350,6 +400,12 @@ void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weig
     found_nan = tenon::detail::make_empty({{1}, DType::Int64, device});
     kernels::fill(found_nan, 0);
   }
+  Tensor sums;
+  if (plan.parts > 1) {
+    Shape shape = z.shape();
+    shape[1] *= plan.parts;
+    sums = tenon::detail::make_empty({shape, DType::Float32, device});
+  }
   const auto address = reinterpret_cast<std::uintptr_t>(x.raw_data());
   const bool bulk = plan.raw.slots > 0 && divides(address, 16);
   const std::size_t vector_bytes =
@@ -359,8 +415,8 @@ void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weig
       .x = x.raw_data(),
       .rows = {},
       .packed = packed.raw_data(),
-      .bias = bias.defined() ? bias.raw_data() : nullptr,
-      .z = z.raw_data(),
+      .bias = bias.defined() && !sums.defined() ? bias.raw_data() : nullptr,
+      .z = sums.defined() ? sums.raw_data() : z.raw_data(),
       .gradient = {},
       .found_nan = found_nan.defined() ? static_cast<int*>(found_nan.raw_data()) : nullptr,
       .tiling = plan.tiling,
@@ -370,6 +426,7 @@ void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weig
       .aligned = divides(address, vector_bytes) && x.shape()[3] % row.config.vector == 0,
       .take_turns = row.take_turns && plan.tiling.stages <= plan.slots};
   row.launch(arguments, epilogue, blocks_of(plan, plan.tiling, device), plan.shared_bytes, device);
+  if (sums.defined()) add_partial_sums(sums, plan.parts, options.groups, bias, epilogue, z);
   if (found_nan.defined()) {
     replace_nan_by_exact_sums(x, weight.contiguous(), bias, options, epilogue, z,
                               arguments.found_nan);

@@ -140,7 +140,8 @@ using TileFinish = std::conditional_t<Config::value.work == Work::SumGradient,
 template <class Operand, class Config, class Multiplier, class Chain>
 __device__ void consume(const KernelArguments& arguments, const SharedLayout& layout, char* shared,
                         int group, const Chain& chain) {
-  using Element = typename OperandTraits<Operand>::Element;
+  using Element = std::conditional_t<Config::value.work == Work::PartialSums, float,
+                                     typename OperandTraits<Operand>::Element>;
   const Tiling& t = arguments.tiling;
   auto* full = reinterpret_cast<PipelineBarrier*>(shared + layout.barriers);
   PipelineBarrier* empty = full + arguments.slots;

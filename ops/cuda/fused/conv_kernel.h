@@ -39,6 +39,7 @@ struct KernelPlan {
   RawWindows raw;      ///< of bulk copies, where x is aligned for them
   int gradient_slots;  ///< of a group's ring for the gradient of z, where it allows bulk copies
   int shared_bytes;    ///< dynamic shared memory of a block
+  int parts;           ///< of the input channels, whose sums are added up behind the kernel; or 1
   std::string packed_name;  ///< under which the packed weight is kept (core/derived.h)
 };
 

@@ -12,12 +12,16 @@ constexpr auto k2_rows() {
   using Wide = Base::Config<64, 64, 1, 4, false>;
   using Tall = Base::Config<8, 64, 1, 4, false>;
   using Resident = Base::Config<64, 64, 1, 4, true>;
+  using Flat = Base::FlatConfig<64, 4, false>;
+  using FlatMiddle = Base::FlatConfig<48, 4, false>;
   return std::array{
       kernel_row<Operand, Resident, WarpgroupMultiplier>("sm90 k2 s2, 2x64 resident", 90, 1, 2, 64,
                                                          true),
       kernel_row<Operand, Wide, WarpgroupMultiplier>("sm90 k2 s2, 2x64", 90, 1, 2, 64),
       kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k2 s2, 16x8", 90, 1, 16, 8),
       kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k2 s2, 2x8x8", 90, 2, 8, 8),
+      kernel_row<Operand, Flat, WarpgroupMultiplier>("sm90 k2 s2, flat", 90, 1, 1, 128),
+      kernel_row<Operand, FlatMiddle, WarpgroupMultiplier>("sm90 k2 s2, flat of 48", 90, 1, 1, 128),
   };
 }
 
@@ -25,9 +29,12 @@ constexpr auto k2_rows() {
 template <class Operand>
 constexpr auto k5_rows() {
   using Tall = Geometry<2, 5, 2>::Config<8, 64, 1, 2, false>;
+  using Middle = Geometry<2, 5, 2>::Config<8, 48, 1, 2, false>;
   return std::array{
       kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k5 s2, 16x8", 90, 1, 16, 8),
       kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k5 s2, 2x8x8", 90, 2, 8, 8),
+      kernel_row<Operand, Middle, WarpgroupMultiplier>("sm90 k5 s2, 16x8 of 48", 90, 1, 16, 8),
+      kernel_row<Operand, Middle, WarpgroupMultiplier>("sm90 k5 s2, 2x8x8 of 48", 90, 2, 8, 8),
   };
 }
 

@@ -24,6 +24,7 @@ constexpr auto rows_of() {
   using Narrow = Base::Config<8, 32, 1, 2, false>;
   using Wide = Base::Config<64, 64, 1, 2, false>;
   using Tall = Base::Config<8, 64, 1, 2, false>;
+  using Middle = Base::Config<8, 48, 1, 2, false>;
   return std::array{
       kernel_row<Operand, Narrow, WarpgroupMultiplier>("sm90 k3 s2, 16x8 of 32", 90, 1, 16, 8),
       kernel_row<Operand, Narrow, WarpgroupMultiplier>("sm90 k3 s2, 2x8x8 of 32", 90, 2, 8, 8),
@@ -31,6 +32,8 @@ constexpr auto rows_of() {
       kernel_row<Operand, Wide, WarpgroupMultiplier>("sm90 k3 s2, 2x64", 90, 1, 2, 64),
       kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k3 s2, 16x8", 90, 1, 16, 8),
       kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k3 s2, 2x8x8", 90, 2, 8, 8),
+      kernel_row<Operand, Middle, WarpgroupMultiplier>("sm90 k3 s2, 16x8 of 48", 90, 1, 16, 8),
+      kernel_row<Operand, Middle, WarpgroupMultiplier>("sm90 k3 s2, 2x8x8 of 48", 90, 2, 8, 8),
   };
 }
 

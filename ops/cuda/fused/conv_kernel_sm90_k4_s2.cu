@@ -13,6 +13,7 @@ template <class Operand>
 constexpr auto rows_of() {
   using Narrow = Base::Config<8, 32, 1, 2, false>;
   using Tall = Base::Config<8, 64, 1, 2, false>;
+  using Middle = Base::Config<8, 48, 1, 2, false>;
   using Flat = Base::FlatConfig<64, 2, false>;
   using FlatNarrow = Base::FlatConfig<32, 2, true>;
   return std::array{
@@ -20,6 +21,8 @@ constexpr auto rows_of() {
       kernel_row<Operand, Narrow, WarpgroupMultiplier>("sm90 k4 s2, 2x8x8 of 32", 90, 2, 8, 8),
       kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k4 s2, 16x8", 90, 1, 16, 8),
       kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k4 s2, 2x8x8", 90, 2, 8, 8),
+      kernel_row<Operand, Middle, WarpgroupMultiplier>("sm90 k4 s2, 16x8 of 48", 90, 1, 16, 8),
+      kernel_row<Operand, Middle, WarpgroupMultiplier>("sm90 k4 s2, 2x8x8 of 48", 90, 2, 8, 8),
       kernel_row<Operand, FlatNarrow, WarpgroupMultiplier>("sm90 k4 s2, flat of 32 resident", 90, 1,
                                                            1, 128, true),
       kernel_row<Operand, Flat, WarpgroupMultiplier>("sm90 k4 s2, flat", 90, 1, 1, 128),

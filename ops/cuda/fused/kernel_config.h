@@ -12,17 +12,20 @@ namespace tenon::ops::cuda {
 /// What a kernel computes.
 enum class Work {
   Forward,      ///< z from x
+  PartialSums,  ///< y over a part of the input channels, in float32, from x
   SumGradient,  ///< dy, the gradient of the convolution's result y: y is computed again from x, and
                 ///< the gradient of z goes back through the chain
   DataGradient  ///< dx from dy
 };
 
 /// Kernels of the backward read ChannelRows instead of planes.
-constexpr bool takes_rows(Work work) { return work != Work::Forward; }
+constexpr bool takes_rows(Work work) {
+  return work == Work::SumGradient || work == Work::DataGradient;
+}
 
 /// What a kernel is compiled for.
 struct KernelConfig {
-  int channels;       ///< output channels of a tile: 8, 16, 32 or 64
+  int channels;       ///< output channels of a tile: 8, 16, 32, 48 or 64
   int row_phases;     ///< phases of a tile
   int column_phases;  ///< stride.w
   int blocks;         ///< blocks of 64 positions of a consumer group
@@ -53,7 +56,7 @@ struct KernelConfig {
   /// where it would not fit the registers. A warp has two such places of staging_bytes().
   constexpr bool stages_results() const {
     return kernel != 0 && (columns == 8 || flat) && column_phases <= 2 && !split &&
-           work == Work::Forward;
+           !takes_rows(work);
   }
   constexpr int staging_bytes() const { return 4 * row_phases * (64 * column_phases + 32); }
   constexpr int phases() const { return row_phases * column_phases; }

@@ -21,7 +21,9 @@ void launch_kernel(const KernelArguments& arguments, const Epilogue& epilogue, i
                    int shared_bytes, Device device) {
   using MishChain =
       std::conditional_t<Config::value.split, MishClampScale<float, true>, CoarseMishClampScale>;
-  using Chain = std::conditional_t<Config::value.work == Work::DataGradient, NoChain, MishChain>;
+  constexpr Work kWork = Config::value.work;
+  using Chain = std::conditional_t<kWork == Work::DataGradient || kWork == Work::PartialSums,
+                                   NoChain, MishChain>;
   constexpr auto kKernel = conv_epilogue_kernel<Operand, Config, MultiplierOf, Chain>;
   // The most that any plan may want: the limit is the kernel's, not the launch's, so that a smaller
   // one set by another thread would make this launch fail.

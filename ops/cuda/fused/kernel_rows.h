@@ -34,6 +34,7 @@ std::span<const KernelRow> kernel_rows_sm90_k3_s1();
 std::span<const KernelRow> kernel_rows_sm90_k5_s1();
 std::span<const KernelRow> kernel_rows_sm90_k6_k7_s2();
 std::span<const KernelRow> kernel_rows_sm90_k3_s3_k4_s4();
+std::span<const KernelRow> kernel_rows_sm90_parts();
 // Any geometry.
 std::span<const KernelRow> kernel_rows_tf32();
 std::span<const KernelRow> kernel_rows_float32();

@@ -1,5 +1,5 @@
-// Products of a warpgroup (sm_90a): 64 positions of x by 32 or 64 output channels, both operands in
-// shared memory in the layout of tensor_core.cuh.
+// Products of a warpgroup (sm_90a): 64 positions of x by 32, 48 or 64 output channels, both
+// operands in shared memory in the layout of tensor_core.cuh.
 #pragma once
 
 #include <cstdint>
@@ -38,6 +38,15 @@ __device__ inline void warpgroup_wait() {
                : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]), "+f"(s[7]), \
                  "+f"(s[8]), "+f"(s[9]), "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]), "+f"(s[14]), "+f"(s[15]) \
                : "l"(a), "l"(b), "r"(static_cast<int>(add)))
+#define TENON_PRODUCT_48(type, tail) \
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %26, 0; wgmma.mma_async.sync.aligned.m64n48" type " {" \
+               "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+               "%16, %17, %18, %19, %20, %21, %22, %23" \
+               "}, %24, %25, p, 1, 1" tail "; }" \
+               : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]), "+f"(s[7]), \
+                 "+f"(s[8]), "+f"(s[9]), "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]), "+f"(s[14]), "+f"(s[15]), \
+                 "+f"(s[16]), "+f"(s[17]), "+f"(s[18]), "+f"(s[19]), "+f"(s[20]), "+f"(s[21]), "+f"(s[22]), "+f"(s[23]) \
+               : "l"(a), "l"(b), "r"(static_cast<int>(add)))
 #define TENON_PRODUCT_64(type, tail) \
   asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64" type " {" \
                "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
@@ -58,17 +67,21 @@ template <class Operand, int kColumns>
 __device__ inline void warpgroup_multiply(float* s, std::uint64_t a, std::uint64_t b, bool add) {
   if constexpr (std::is_same_v<Operand, Tf32>) {
     if constexpr (kColumns == 32) TENON_PRODUCT_32("k8.f32.tf32.tf32", "");
+    if constexpr (kColumns == 48) TENON_PRODUCT_48("k8.f32.tf32.tf32", "");
     if constexpr (kColumns == 64) TENON_PRODUCT_64("k8.f32.tf32.tf32", "");
   } else if constexpr (std::is_same_v<Operand, __nv_bfloat16>) {
     if constexpr (kColumns == 32) TENON_PRODUCT_32("k16.f32.bf16.bf16", ", 0, 0");
+    if constexpr (kColumns == 48) TENON_PRODUCT_48("k16.f32.bf16.bf16", ", 0, 0");
     if constexpr (kColumns == 64) TENON_PRODUCT_64("k16.f32.bf16.bf16", ", 0, 0");
   } else {
     if constexpr (kColumns == 32) TENON_PRODUCT_32("k16.f32.f16.f16", ", 0, 0");
+    if constexpr (kColumns == 48) TENON_PRODUCT_48("k16.f32.f16.f16", ", 0, 0");
     if constexpr (kColumns == 64) TENON_PRODUCT_64("k16.f32.f16.f16", ", 0, 0");
   }
 }
 
 #undef TENON_PRODUCT_32
+#undef TENON_PRODUCT_48
 #undef TENON_PRODUCT_64
 
 }  // namespace tenon::ops::cuda

@@ -27,6 +27,11 @@ struct Geometry {
   using FlatConfig = StaticConfig<kChannels, kStride, kStride, 1, 2, 2, kChunks, 2, kResident,
                                   false, kKernel, kPadding, 128, true>;
 
+  /// Sums over a part of the input channels, for problems of few tiles.
+  template <int kChannels>
+  using PartialSums = StaticConfig<kChannels, kRowPhases, kStride, 1, 2, 2, 2, 2, false, false,
+                                   kKernel, kPadding, 8, false, Work::PartialSums>;
+
   /// Of the backward: rows need one team of producers, and a data gradient has one phase.
   template <int kColumns, int kChannels, int kBlocks, int kChunks, bool kResident>
   using SumGradient =
