@@ -13,7 +13,12 @@ constexpr auto rows_of() {
   using Resident = Base::Config<64, 64, 2, 2, true>;
   using Wide = Base::Config<64, 64, 2, 2, false>;
   using Tall = Base::Config<8, 64, 2, 2, false>;
+  using NarrowWide = Base::Config<64, 32, 2, 2, false>;
+  using NarrowTall = Base::Config<8, 32, 2, 2, false>;
   return std::array{
+      kernel_row<Operand, NarrowWide, WarpgroupMultiplier>("sm90 k3 s1, 4x64 of 32", 90, 1, 4, 64),
+      kernel_row<Operand, NarrowTall, WarpgroupMultiplier>("sm90 k3 s1, 32x8 of 32", 90, 1, 32, 8),
+      kernel_row<Operand, NarrowTall, WarpgroupMultiplier>("sm90 k3 s1, 4x8x8 of 32", 90, 4, 8, 8),
       kernel_row<Operand, Resident, WarpgroupMultiplier>("sm90 k3 s1, 4x64 resident", 90, 1, 4, 64,
                                                          !std::is_same_v<Operand, Tf32>),
       kernel_row<Operand, Wide, WarpgroupMultiplier>("sm90 k3 s1, 4x64", 90, 1, 4, 64),

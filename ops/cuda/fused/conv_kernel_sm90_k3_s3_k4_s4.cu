@@ -5,18 +5,32 @@ namespace tenon::ops::cuda {
 namespace {
 
 template <class Operand>
-constexpr auto rows_of() {
-  using ThreeWide = Geometry<3, 3, 0>::Config<64, 64, 1, 4, false>;
-  using ThreeTall = Geometry<3, 3, 0>::Config<8, 64, 1, 4, false>;
-  using FourWide = Geometry<4, 4, 0>::Config<64, 64, 1, 4, false>;
-  using FourTall = Geometry<4, 4, 0>::Config<8, 64, 1, 4, false>;
+constexpr auto three_rows() {
+  using Base = Geometry<3, 3, 0>;
+  using Narrow = Base::Config<8, 32, 1, 4, false>;
+  using Wide = Base::Config<64, 64, 1, 4, false>;
+  using Tall = Base::Config<8, 64, 1, 4, false>;
+  using Middle = Base::Config<8, 48, 1, 4, false>;
   return std::array{
-      kernel_row<Operand, ThreeWide, WarpgroupMultiplier>("sm90 k3 s3, 2x64", 90, 1, 2, 64),
-      kernel_row<Operand, ThreeTall, WarpgroupMultiplier>("sm90 k3 s3, 16x8", 90, 1, 16, 8),
-      kernel_row<Operand, ThreeTall, WarpgroupMultiplier>("sm90 k3 s3, 2x8x8", 90, 2, 8, 8),
-      kernel_row<Operand, FourWide, WarpgroupMultiplier>("sm90 k4 s4, 2x64", 90, 1, 2, 64),
-      kernel_row<Operand, FourTall, WarpgroupMultiplier>("sm90 k4 s4, 16x8", 90, 1, 16, 8),
-      kernel_row<Operand, FourTall, WarpgroupMultiplier>("sm90 k4 s4, 2x8x8", 90, 2, 8, 8),
+      kernel_row<Operand, Narrow, WarpgroupMultiplier>("sm90 k3 s3, 16x8 of 32", 90, 1, 16, 8),
+      kernel_row<Operand, Wide, WarpgroupMultiplier>("sm90 k3 s3, 2x64", 90, 1, 2, 64),
+      kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k3 s3, 16x8", 90, 1, 16, 8),
+      kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k3 s3, 2x8x8", 90, 2, 8, 8),
+      kernel_row<Operand, Middle, WarpgroupMultiplier>("sm90 k3 s3, 16x8 of 48", 90, 1, 16, 8),
+  };
+}
+
+template <class Operand>
+constexpr auto four_rows() {
+  using Base = Geometry<4, 4, 0>;
+  using Narrow = Base::Config<8, 32, 1, 4, false>;
+  using Wide = Base::Config<64, 64, 1, 4, false>;
+  using Tall = Base::Config<8, 64, 1, 4, false>;
+  return std::array{
+      kernel_row<Operand, Narrow, WarpgroupMultiplier>("sm90 k4 s4, 16x8 of 32", 90, 1, 16, 8),
+      kernel_row<Operand, Wide, WarpgroupMultiplier>("sm90 k4 s4, 2x64", 90, 1, 2, 64),
+      kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k4 s4, 16x8", 90, 1, 16, 8),
+      kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k4 s4, 2x8x8", 90, 2, 8, 8),
   };
 }
 
@@ -24,7 +38,8 @@ constexpr auto rows_of() {
 
 std::span<const KernelRow> kernel_rows_sm90_k3_s3_k4_s4() {
   static constexpr auto kRows =
-      join_rows(rows_of<Tf32>(), rows_of<__nv_bfloat16>(), rows_of<__half>());
+      join_rows(three_rows<Tf32>(), three_rows<__nv_bfloat16>(), three_rows<__half>(),
+                four_rows<Tf32>(), four_rows<__nv_bfloat16>(), four_rows<__half>());
   return kRows;
 }
 

@@ -12,7 +12,12 @@ template <class Operand>
 constexpr auto rows_of() {
   using Tall = Base::Config<8, 64, 2, 2, false>;
   using Low = Base::Config<8, 64, 1, 2, false>;
+  using NarrowTall = Base::Config<8, 32, 2, 2, false>;
+  using NarrowLow = Base::Config<8, 32, 1, 2, false>;
   return std::array{
+      kernel_row<Operand, NarrowTall, WarpgroupMultiplier>("sm90 k5 s1, 32x8 of 32", 90, 1, 32, 8),
+      kernel_row<Operand, NarrowTall, WarpgroupMultiplier>("sm90 k5 s1, 4x8x8 of 32", 90, 4, 8, 8),
+      kernel_row<Operand, NarrowLow, WarpgroupMultiplier>("sm90 k5 s1, 16x8 of 32", 90, 1, 16, 8),
       kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k5 s1, 32x8", 90, 1, 32, 8),
       kernel_row<Operand, Tall, WarpgroupMultiplier>("sm90 k5 s1, 4x8x8", 90, 4, 8, 8),
       kernel_row<Operand, Low, WarpgroupMultiplier>("sm90 k5 s1, 16x8", 90, 1, 16, 8),
