@@ -81,6 +81,20 @@ inline void store_most(float* p, Vector v, std::int64_t count) {
   } else if (count > 0) {
 #if TENON_SIMD_BYTES == 64
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
+#elif TENON_SIMD_BYTES == 32
+    // Masked stores take tens of cycles on some processors.
+    __m128 rest = _mm256_castps256_ps128(v);
+    if ((count & 4) != 0) {
+      _mm_storeu_ps(p, rest);
+      rest = _mm256_extractf128_ps(v, 1);
+      p += 4;
+    }
+    if ((count & 2) != 0) {
+      _mm_storel_pi(reinterpret_cast<__m64*>(p), rest);
+      rest = _mm_movehl_ps(rest, rest);
+      p += 2;
+    }
+    if ((count & 1) != 0) _mm_store_ss(p, rest);
 #else
     float room[kLanes];
     store(room, v);
@@ -130,6 +144,33 @@ inline void transpose_square(Vector rows[kLanes]) {
   }
 }
 
+/// A square's rows from memory, zeros beyond `rows` and `width`; and to memory.
+inline void load_square(const float* from, std::int64_t stride, std::int64_t rows,
+                        std::int64_t width, Vector square[kLanes]) {
+  if (rows >= kLanes && width >= kLanes) {
+    for (int r = 0; r < kLanes; ++r) square[r] = load(from + r * stride);
+    return;
+  }
+  if (rows >= kLanes) {
+    for (int r = 0; r < kLanes; ++r) square[r] = load_most(from + r * stride, width);
+    return;
+  }
+  for (int r = 0; r < kLanes; ++r) {
+    square[r] = r < rows ? load_most(from + r * stride, width) : Vector{};
+  }
+}
+
+inline void store_square(const Vector square[kLanes], std::int64_t rows, std::int64_t width,
+                         float* to, std::int64_t stride) {
+  if (rows >= kLanes && width >= kLanes) {
+    for (int r = 0; r < kLanes; ++r) store(to + r * stride, square[r]);
+    return;
+  }
+  for (int r = 0; r < kLanes; ++r) {
+    if (r < rows) store_most(to + r * stride, square[r], width);
+  }
+}
+
 // ---- sums of products --------------------------------------------------------------------------
 
 /// All sums stay in registers: channels·vectors of them, beside one vector of each and a weight.
@@ -176,6 +217,52 @@ void multiply_any(const Product& product) {
       return multiply_channels<2, TENON_SIMD_CHANNELS>(product);
     default:
       return multiply_channels<3, TENON_SIMD_CHANNELS>(product);
+  }
+}
+
+template <int kRows, int kVectors>
+void correlate(const Correlation& c) {
+  Vector sums[kRows][kVectors] = {};
+  for (std::int64_t row = 0; row < c.rows; ++row) {
+    const float* a = c.a + row * c.a_row;
+    const float* b[kVectors];
+    for (int j = 0; j < kVectors; ++j) b[j] = c.b[j] + row * c.b_row;
+    for (std::int64_t k = 0; k < c.columns * kLanes; k += kLanes) {
+      Vector values[kVectors];
+      for (int j = 0; j < kVectors; ++j) values[j] = load(b[j] + k);
+      for (int i = 0; i < kRows; ++i) {
+        const Vector value = load(a + i * c.a_stride + k);
+        for (int j = 0; j < kVectors; ++j) sums[i][j] = multiply_add(value, values[j], sums[i][j]);
+      }
+    }
+  }
+  for (int j = 0; j < kVectors; ++j) {
+    for (int i = 0; i < kRows; ++i) {
+      float* target = c.sums + (i + j * c.sums_stride) * kLanes;
+      store(target, load(target) + sums[i][j]);
+    }
+  }
+}
+
+template <int kVectors, int kRows>
+void correlate_rows(const Correlation& c) {
+  if constexpr (kRows > 1) {
+    if (c.a_count < kRows) {
+      correlate_rows<kVectors, kRows - 1>(c);
+      return;
+    }
+  }
+  correlate<kRows, kVectors>(c);
+}
+
+void correlate_any(const Correlation& c) {
+  switch (c.b_count) {
+    case 1:
+      return correlate_rows<1, TENON_SIMD_CHANNELS>(c);
+    case 2:
+      return correlate_rows<2, TENON_SIMD_CHANNELS>(c);
+    default:
+      return correlate_rows<3, TENON_SIMD_CHANNELS>(c);
   }
 }
 
@@ -230,8 +317,17 @@ void dot(const float* a, std::int64_t a_stride, std::int64_t rows, const float* 
 
 // ---- functions of single values ----------------------------------------------------------------
 
-inline Vector minimum(Vector x, Vector bound) { return x > bound ? bound : x; }  // keeps NaN
+// The instructions give their second operand where one is NaN: both keep the NaN of x.
+#if TENON_SIMD_BYTES == 64
+inline Vector minimum(Vector x, Vector bound) { return _mm512_min_ps(bound, x); }
+inline Vector maximum(Vector x, Vector bound) { return _mm512_max_ps(bound, x); }
+#elif TENON_SIMD_BYTES == 32
+inline Vector minimum(Vector x, Vector bound) { return _mm256_min_ps(bound, x); }
+inline Vector maximum(Vector x, Vector bound) { return _mm256_max_ps(bound, x); }
+#else
+inline Vector minimum(Vector x, Vector bound) { return x > bound ? bound : x; }
 inline Vector maximum(Vector x, Vector bound) { return x < bound ? bound : x; }
+#endif
 
 /// e^min(x, most), most <= 90: with n = round(x / ln 2) and r = x - n·ln 2, 2^n times a polynomial
 /// of r. 2^n as two factors, so that the result may be denormal, zero or infinite.
@@ -258,33 +354,35 @@ inline Vector exponential(Vector x, float most) {
   return p * first * second;
 }
 
-/// With e = exp(min(y, 20)) and n = e² + 2e: mish(y) = y·n / (n + 2).
-inline Vector mish_and_power(Vector y, Vector& e, Vector& gate) {
-  e = exponential(y, 20.0f);
-  const Vector n = e * (e + 2.0f);
-  gate = n / (n + 2.0f);
-  return y * gate;
-}
+/// mish(y) = y·gate and, where gate = n / (n + 2), e = exp(min(y, 20)) and n = e² + 2e, its
+/// derivative gate + y·bend, bend = 4e(e + 1) / (n + 2)².
+struct Mish {
+  Vector e, gate, inverse;
+
+  explicit Mish(Vector y) : e(exponential(y, 20.0f)) {
+    const Vector n = e * (e + 2.0f);
+    inverse = 1.0f / (n + 2.0f);
+    gate = n * inverse;
+  }
+  /// Above 20 its second part is below the last digit; zero makes mish'(∞) the NaN that PyTorch has
+  /// there.
+  Vector slope(Vector y) const {
+    const Vector bend = 4.0f * e * (e + 1.0f) * (inverse * inverse);
+    return multiply_add(y, y >= 20.0f ? Vector{} : bend, gate);
+  }
+};
 
 inline Vector chain_result(const Chain& chain, Vector y) {
-  if (chain.mish) {
-    Vector e, gate;
-    y = mish_and_power(y, e, gate);
-  }
+  if (chain.mish) y *= Mish(y).gate;
   return minimum(maximum(y + chain.add, splat(chain.min)), splat(chain.max)) * chain.scale;
 }
 
-/// The derivative of mish is gate + y·4e(e + 1) / (n + 2)². Above 20 its second part is below the
-/// last digit; zero makes mish'(∞) the NaN that PyTorch has there.
 inline Vector chain_gradient(const Chain& chain, Vector y, Vector gradient) {
   Vector slope = splat(chain.scale);
   if (chain.mish) {
-    Vector e, gate;
-    const Vector activated = mish_and_power(y, e, gate);
-    const Vector n2 = multiply_add(e, e + 2.0f, splat(2.0f));
-    const Vector bend = 4.0f * e * (e + 1.0f) / (n2 * n2);
-    slope = multiply_add(y, y >= 20.0f ? Vector{} : bend, gate) * chain.scale;
-    y = activated;
+    const Mish mish(y);
+    slope = mish.slope(y) * chain.scale;
+    y *= mish.gate;
   }
   if (chain.clamps) {
     const Vector value = y + chain.add;
@@ -378,32 +476,98 @@ void transpose(const float* source, std::int64_t source_stride, std::int64_t row
     const std::int64_t width = least(kLanes, columns - j);
     for (std::int64_t i = 0; i < rows; i += kLanes) {
       const std::int64_t height = least(kLanes, rows - i);
-      const float* from = source + i * source_stride + j;
-      float* to = target + j * target_stride + i;
-      if (width == kLanes) {
-        Vector square[kLanes] = {};
-        for (int r = 0; r < height; ++r) square[r] = load(from + r * source_stride);
-        transpose_square(square);
-        for (int r = 0; r < kLanes; ++r) store_most(to + r * target_stride, square[r], height);
-        continue;
-      }
-      for (std::int64_t r = 0; r < height; ++r) {
-        for (std::int64_t c = 0; c < width; ++c) {
-          to[c * target_stride + r] = from[r * source_stride + c];
-        }
-      }
+      Vector square[kLanes];
+      load_square(source + i * source_stride + j, source_stride, height, width, square);
+      transpose_square(square);
+      store_square(square, width, height, target + j * target_stride + i, target_stride);
     }
   }
+}
+
+/// Where columns first, first + 1, … of a LaneRow lie.
+template <class Float>
+class LaneColumns {
+ public:
+  LaneColumns(const LaneRow<Float>& row, std::int64_t first)
+      : at_(row.data), part_(row.first + first), parts_(row.parts), part_stride_(row.part_stride) {
+    // Divisions of small numbers are faster.
+    const std::uint32_t column = static_cast<std::uint32_t>(part_);
+    const std::uint32_t parts = static_cast<std::uint32_t>(parts_);
+    at_ += column / parts * kLanes;
+    part_ = column % parts;
+  }
+  Float* next() {
+    Float* column = at_ + part_ * part_stride_;
+    if (++part_ == parts_) {
+      part_ = 0;
+      at_ += kLanes;
+    }
+    return column;
+  }
+
+ private:
+  Float* at_;
+  std::int64_t part_;
+  std::int64_t parts_, part_stride_;
+};
+
+/// Calls `move(first, width)` for squares of columns that cover 0 … count - 1. Where there are
+/// enough, the last one begins early instead of being a part.
+template <class Move>
+inline void for_each_square(std::int64_t count, const Move& move) {
+  std::int64_t j = 0;
+  for (; j + kLanes <= count; j += kLanes) move(j, kLanes);
+  if (j == count) return;
+  if (count > kLanes) {
+    move(count - kLanes, kLanes);
+  } else {
+    move(0, count);
+  }
+}
+
+void pack_lanes(const float* source, std::int64_t image_stride, std::int64_t images,
+                std::int64_t count, const LaneRow<float>& target) {
+  for_each_square(count, [&](std::int64_t first, std::int64_t width) {
+    Vector square[kLanes];
+    load_square(source + first, image_stride, images, width, square);
+    transpose_square(square);
+    LaneColumns<float> columns(target, first);
+    for (int c = 0; c < kLanes; ++c) {
+      if (c < width) store(columns.next(), square[c]);
+    }
+  });
+}
+
+void unpack_lanes(const LaneRow<const float>& source, std::int64_t count, float* target,
+                  std::int64_t image_stride, std::int64_t images) {
+  for_each_square(count, [&](std::int64_t first, std::int64_t width) {
+    LaneColumns<const float> columns(source, first);
+    Vector square[kLanes];
+    for (int c = 0; c < kLanes; ++c) square[c] = c < width ? load(columns.next()) : Vector{};
+    transpose_square(square);
+    store_square(square, images, width, target + first, image_stride);
+  });
 }
 
 }  // namespace
 
 const Kernels& table() {
-  static constexpr Kernels kTable{TENON_SIMD_NAME, kLanes,       TENON_SIMD_CHANNELS,
-                                  kMostVectors,    multiply_any, dot,
-                                  exponential_of,  apply,        gradient,
-                                  interleave,      split,        join,
-                                  transpose};
+  static constexpr Kernels kTable{TENON_SIMD_NAME,
+                                  kLanes,
+                                  TENON_SIMD_CHANNELS,
+                                  kMostVectors,
+                                  multiply_any,
+                                  correlate_any,
+                                  dot,
+                                  exponential_of,
+                                  apply,
+                                  gradient,
+                                  interleave,
+                                  split,
+                                  join,
+                                  transpose,
+                                  pack_lanes,
+                                  unpack_lanes};
   return kTable;
 }
 
