@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <optional>
+#include <vector>
 
 #include "tenon/core/cpu/sum.h"
 #include "tenon/core/parallel.h"
@@ -20,22 +20,59 @@ void add(const Scratch<float>& part, const Scratch<float>& sum) {
   for (std::int64_t i = 0; i < part.size(); ++i) sum.data()[i] += part.data()[i];
 }
 
-/// A window of y's gradient, without a border.
+/// The window of an image without a border.
 LaneWindow plain_window(const simd::Kernels& kernels, std::int64_t channels, Pair size) {
   return {kernels, channels, size.h, size.w, size.h, size.w, 0, 0, 1};
 }
 
-/// Which taps of conv2d there are, and its window of x.
+/// conv2d from y's gradient back to x, which at stride 1 reads x's position p + tap of the weight
+/// gradient's sum where that reads y's p - tap.
+LaneProblem reversed(const LaneProblem& p) {
+  return {.batch = p.batch,
+          .in_channels = p.out_channels,
+          .out_channels = p.in_channels,
+          .in = p.out,
+          .out = p.in,
+          .kernel = p.kernel,
+          .stride = p.stride,
+          .padding = {(p.kernel.h - 1) * p.dilation.h - p.padding.h,
+                      (p.kernel.w - 1) * p.dilation.w - p.padding.w},
+          .dilation = p.dilation};
+}
+
+/// How the weight gradient of conv2d is summed: y's gradient lies still and x moves under it. At
+/// stride 1 it may be the other way round, which pays where x has more channels: a block of them is
+/// multiplied at once.
 struct WeightGradientPlan {
+  bool turned;  // whether x lies still
   LaneProducts products;
   LaneWindow still;
   LaneWeightGradient gradient;
 
   WeightGradientPlan(const simd::Kernels& kernels, const LaneProblem& problem)
-      : products(LaneProducts::conv2d(kernels, problem)),
-        still(plain_window(kernels, problem.out_channels, problem.out)),
-        gradient(kernels, still, products.window(), problem.stride.h,
-                 products.phases().front().taps) {}
+      : turned(turns(problem)),
+        products(LaneProducts::conv2d(kernels, turned ? reversed(problem) : problem)),
+        still(plain_window(kernels, products.problem().out_channels, products.problem().out)),
+        gradient(kernels, still, products.window(), problem.stride.h, taps(problem)) {}
+
+  static bool turns(const LaneProblem& p) {
+    const Pair padding = reversed(p).padding;
+    return p.stride == Pair(1) && p.in_channels > p.out_channels && padding.h >= 0 &&
+           padding.w >= 0;
+  }
+  std::vector<LaneTap> taps(const LaneProblem& problem) const {
+    std::vector<LaneTap> taps = products.phases().front().taps;
+    for (LaneTap& tap : taps) {
+      if (turned) tap.index = problem.kernel.h * problem.kernel.w - 1 - tap.index;
+    }
+    return taps;
+  }
+  /// How `gradient` finds its way through a weight [Cout, Cin, kH, kW].
+  WeightStrides strides(const Tensor& weight) const {
+    const std::int64_t in = weight.size(2) * weight.size(3);
+    const std::int64_t out = weight.size(1) * in;
+    return turned ? WeightStrides{in, out} : WeightStrides{out, in};
+  }
 
   std::int64_t still_size() const { return still.rows() * still.row_size(); }
   std::int64_t moving_size() const {
@@ -195,18 +232,16 @@ class Backward {
 
   void compute_grad_x(const Operands& operands, const LaneGroup& group, const float* zeros,
                       const Buffers& buffers) const {
-    const LaneProblem& p = backward_.problem();
-    const std::int64_t plane = p.out.h * p.out.w;
-    for (std::int64_t row = 0; row < p.out.h; ++row) {
-      backward_.multiply_row(
-          0, buffers.dy.data() + backward_.window_row(row) * backward_.window().row_size(),
-          operands.gradient_weights.data<float>(), zeros, buffers.sums.data());
-      for (std::int64_t c = 0; c < p.out_channels; ++c) {
-        kernels_.unpack_lanes(
-            {buffers.sums.data() + c * backward_.sums_stride(), 0, 1, 0}, p.out.w,
-            operands.grad_x + (group.first * p.out_channels + c) * plane + row * p.out.w,
-            p.out_channels * plane, group.count);
+    const std::int64_t most = backward_.sums_rows();
+    for (std::int64_t row = 0; row < backward_.q_rows(); row += most) {
+      const std::int64_t count = std::min(most, backward_.q_rows() - row);
+      for (std::int64_t i = 0; i < count; ++i) {
+        backward_.multiply_row(
+            0, buffers.dy.data() + backward_.window_row(row + i) * backward_.window().row_size(),
+            operands.gradient_weights.data<float>(), zeros,
+            buffers.sums.data() + backward_.sums_offset(0, i));
       }
+      backward_.unpack(buffers.sums.data(), group, row, count, operands.grad_x);
     }
   }
 
@@ -229,8 +264,9 @@ void batched_weight_gradient(const Tensor& x, const Tensor& grad_out, const Conv
                              const Tensor& grad_weight) {
   const simd::Kernels& kernels = simd::kernels();
   const Pair kernel{grad_weight.size(2), grad_weight.size(3)};
-  const std::int64_t taps = kernel.h * kernel.w;
   const WeightGradientPlan plan(kernels, problem_of(x.shape(), grad_out.shape(), kernel, options));
+  const float* still_data = plan.turned ? x.data<float>() : grad_out.data<float>();
+  const float* moving_data = plan.turned ? grad_out.data<float>() : x.data<float>();
   const LaneGroups groups(x.size(0), kernels.lanes);
   const Scratch<float> total(plan.gradient.size());
   total.fill_zero();
@@ -243,15 +279,15 @@ void batched_weight_gradient(const Tensor& x, const Tensor& grad_out, const Conv
           const LaneGroup group = groups.group(index);
           const Scratch<float> still(plan.still_size());
           const Scratch<float> moving(plan.moving_size());
-          plan.still.pack(grad_out.data<float>(), group, 0, plan.still.rows(), still.data());
-          plan.products.window().pack(x.data<float>(), group, 0, plan.products.window().rows(),
+          plan.still.pack(still_data, group, 0, plan.still.rows(), still.data());
+          plan.products.window().pack(moving_data, group, 0, plan.products.window().rows(),
                                       moving.data());
           sums.fill_zero();
           plan.gradient.add(still.data(), moving.data(), sums.data());
         },
         [&] { add(sums, total); });
   });
-  plan.gradient.store(total.data(), {grad_weight.size(1) * taps, taps}, grad_weight.data<float>());
+  plan.gradient.store(total.data(), plan.strides(grad_weight), grad_weight.data<float>());
 }
 
 bool batched_backward_suits(const Shape& x, const Shape& z, Pair kernel,

@@ -60,56 +60,35 @@ class Forward {
       const std::int64_t end = std::min(first + rows_, products_.q_rows());
       const LaneWindow& window = products_.window();
       const Scratch<float> rows(products_.window_rows(rows_) * window.row_size());
-      const Scratch<float> sums(products_.step().w * products_.sums_size());
+      const Scratch<float> sums(products_.sums_size());
       sums.fill_zero();
       window.pack(x, group, products_.window_row(first), products_.window_rows(end - first),
                   rows.data());
-      for (std::int64_t q = first; q < end; ++q) {
-        run_row(group, q,
-                rows.data() +
-                    (products_.window_row(q) - products_.window_row(first)) * window.row_size(),
-                sums, y);
+      for (std::int64_t q = first; q < end; q += products_.sums_rows()) {
+        const std::int64_t row = products_.window_row(q) - products_.window_row(first);
+        run_rows(group, q, std::min(products_.sums_rows(), end - q),
+                 rows.data() + row * window.row_size(), sums, y);
       }
     });
   }
 
  private:
-  /// All outputs of a row of q.
-  void run_row(const LaneGroup& group, std::int64_t q, const float* rows,
-               const Scratch<float>& sums, float* y) const {
-    const Pair step = products_.step();
-    const LaneProblem& p = products_.problem();
-    std::size_t phase = 0;
-    while (phase < products_.phases().size()) {
-      const std::int64_t row = products_.phases()[phase].row + q * step.h;
-      std::int64_t columns = 0;  // phases that share the row
-      for (const std::size_t first = phase;
-           phase < products_.phases().size() &&
-           products_.phases()[phase].row == products_.phases()[first].row;
-           ++phase, ++columns) {
-        if (row < p.out.h) {
-          products_.multiply_row(phase, rows, weights_.data<float>(), bias_.data(),
-                                 sums.data() + columns * products_.sums_size());
-        }
+  /// All outputs of `count` rows of q from `first`, which begins at `rows` of the window.
+  void run_rows(const LaneGroup& group, std::int64_t first, std::int64_t count, const float* rows,
+                const Scratch<float>& sums, float* y) const {
+    for (std::int64_t i = 0; i < count; ++i) {
+      for (std::size_t phase = 0; phase < products_.phases().size(); ++phase) {
+        if (first + i >= products_.phases()[phase].rows) continue;
+        products_.multiply_row(
+            phase, rows + products_.window_row(i) * products_.window().row_size(),
+            weights_.data<float>(), bias_.data(), sums.data() + products_.sums_offset(phase, i));
       }
-      if (row >= p.out.h) continue;
-      if (chain_ != nullptr) {
-        kernels_.apply(*chain_, sums.data(), columns * products_.sums_size());
-      }
-      unpack_row(group, row, sums, y);
     }
-  }
-
-  void unpack_row(const LaneGroup& group, std::int64_t row, const Scratch<float>& sums,
-                  float* y) const {
-    const LaneProblem& p = products_.problem();
-    const std::int64_t plane = p.out.h * p.out.w;
-    for (std::int64_t c = 0; c < p.out_channels; ++c) {
-      kernels_.unpack_lanes(
-          {sums.data() + c * products_.sums_stride(), 0, products_.step().w, products_.sums_size()},
-          p.out.w, y + (group.first * p.out_channels + c) * plane + row * p.out.w,
-          p.out_channels * plane, group.count);
+    for (std::int64_t at = 0; chain_ != nullptr && at < sums.size();
+         at += products_.sums_stride()) {
+      kernels_.apply(*chain_, sums.data() + at, products_.run_size(count));
     }
+    products_.unpack(sums.data(), group, first, count, y);
   }
 
   const simd::Kernels& kernels_;

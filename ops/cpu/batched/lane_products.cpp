@@ -11,6 +11,9 @@
 namespace tenon::ops::cpu {
 namespace {
 
+/// Floats of sums that are stored together.
+constexpr std::int64_t kSumsElements = 1 << 14;
+
 /// How the window of a transposed convolution lies along one axis.
 struct Border {
   std::int64_t before = 0, size = 0;
@@ -111,6 +114,8 @@ LaneProducts::LaneProducts(const simd::Kernels& kernels, const LaneProblem& prob
     weight_offsets_.push_back(weight_count_);
     weight_count_ += depth(phase) * problem_.out_channels;
   }
+  const std::int64_t row = sums_size();  // of one row of q
+  sums_rows_ = std::clamp<std::int64_t>(kSumsElements / row, 1, q_rows_);
 }
 
 Tensor LaneProducts::packed_weights(const Tensor& weight, const WeightStrides& strides) const {
@@ -172,6 +177,26 @@ void LaneProducts::multiply_row(std::size_t index, const float* rows, const floa
       simd::sum_products(kernels_, product);
     }
     column += count;
+  }
+}
+
+void LaneProducts::unpack(const float* sums, const LaneGroup& group, std::int64_t first,
+                          std::int64_t count, float* y) const {
+  const std::int64_t width = problem_.out.w;
+  const std::int64_t plane = problem_.out.h * width;
+  const std::int64_t row = first * step_.h;
+  const std::int64_t rows = std::min(count * step_.h, problem_.out.h - row);
+  // Rows whose sums follow each other without a gap are stored as one.
+  const bool joins = q_columns_ * step_.w == width;
+  const std::int64_t runs = joins ? 1 : rows;
+  float* target = y + group.first * problem_.out_channels * plane + row * width;
+  for (std::int64_t c = 0; c < problem_.out_channels; ++c) {
+    for (std::int64_t run = 0; run < runs; ++run) {
+      kernels_.unpack_lanes(
+          {sums + c * sums_stride() + run * row_stride(), 0, step_.w, part_stride()},
+          rows / runs * width, target + c * plane + run * width, problem_.out_channels * plane,
+          group.count);
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 // transposed convolution, which is conv2d of stride 1 for each phase of its outputs.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -56,17 +57,35 @@ class LaneProducts {
   /// The most rows and columns of q that a phase has.
   std::int64_t q_rows() const { return q_rows_; }
   std::int64_t q_columns() const { return q_columns_; }
-  /// Floats of a row of sums of all output channels.
-  std::int64_t sums_size() const { return problem_.out_channels * sums_stride(); }
-  std::int64_t sums_stride() const { return q_columns_ * kernels_.lanes; }
+
+  // Sums of some rows of q: [column of the phase][output channel][row of the outputs][q column]
+  // [lane], so that rows of outputs of one channel follow each other as they do in memory.
+
+  /// The most rows of q, and the floats of their sums.
+  std::int64_t sums_rows() const { return sums_rows_; }
+  std::int64_t sums_size() const { return step_.w * part_stride(); }
+  /// From output channel to output channel.
+  std::int64_t sums_stride() const { return sums_rows_ * row_phases() * row_stride(); }
+  /// Floats of `count` rows of q in one column phase and output channel, of which there are
+  /// sums_size() / sums_stride().
+  std::int64_t run_size(std::int64_t count) const { return count * row_phases() * row_stride(); }
+  /// Where those of phase `index` at the `row`th row of q begin.
+  std::int64_t sums_offset(std::size_t index, std::int64_t row) const {
+    const LanePhase& phase = phases_[index];
+    return phase.column * part_stride() + (row * row_phases() + phase.row) * row_stride();
+  }
 
   /// The weights as [phase][block of output channels][tap, input channel][output channel of the
   /// block], kept with the tensor as long as it does not change.
   Tensor packed_weights(const Tensor& weight, const WeightStrides& strides) const;
-  /// sums[output channel][q column][lane] = start[output channel] + the products of a row of q of
-  /// phase `index`, whose taps' window row 0 is at `rows`.
+  /// sums[output channel·sums_stride() + q column·lanes + lane] = start[output channel] + the
+  /// products of a row of q of phase `index`, whose taps' window row 0 is at `rows`.
   void multiply_row(std::size_t index, const float* rows, const float* weights, const float* start,
                     float* sums) const;
+  /// Stores the results y [N, out_channels, out.h, out.w] of a group at all phases of `count` rows
+  /// of q from `first`, given their sums.
+  void unpack(const float* sums, const LaneGroup& group, std::int64_t first, std::int64_t count,
+              float* y) const;
 
  private:
   LaneProducts(const simd::Kernels& kernels, const LaneProblem& problem, const LaneWindow& window,
@@ -76,6 +95,10 @@ class LaneProducts {
     return static_cast<std::int64_t>(phase.taps.size()) * problem_.in_channels;
   }
 
+  std::int64_t row_phases() const { return std::min(step_.h, problem_.out.h); }
+  std::int64_t row_stride() const { return q_columns_ * kernels_.lanes; }
+  std::int64_t part_stride() const { return problem_.out_channels * sums_stride(); }
+
   const simd::Kernels& kernels_;
   LaneProblem problem_;
   LaneWindow window_;
@@ -84,6 +107,7 @@ class LaneProducts {
   std::vector<LanePhase> phases_;
   std::int64_t reach_ = 1;  // rows of the window that a row of q reads
   std::int64_t q_rows_ = 0, q_columns_ = 0;
+  std::int64_t sums_rows_ = 1;
   simd::ChannelBlocks blocks_;
   std::vector<std::vector<std::int32_t>> offsets_;  // of each phase's terms
   std::vector<std::int64_t> weight_offsets_;        // of each phase

@@ -3,7 +3,8 @@
 // `kernels_of` in kernel_source.h is one source, compiled once for each instruction set; a table of
 // functions is all that leaves it. Which table is used is decided once, by what the processor can
 // do or by TENON_CPU_ISA. Nothing here allocates, and no result depends on an address, on how many
-// channels or vectors are computed together, or on an element's place in a block.
+// vectors are computed together, or on an element's place in a block. A sum of one channel alone is
+// added up in another order than beside others.
 #pragma once
 
 #include <cstdint>
