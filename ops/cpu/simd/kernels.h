@@ -117,6 +117,6 @@ const Kernels& choose_kernels(std::string_view wanted);
 const Kernels& kernels();
 
 /// As `kernels.multiply`, in parts of limited depth: their sums round less than one long sum.
-void sum_products(const Kernels& kernels, Product product);
+void sum_products(const Kernels& kernels, const Product& product);
 
 }  // namespace tenon::ops::cpu::simd
