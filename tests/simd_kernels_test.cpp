@@ -155,6 +155,86 @@ TEST_P(SimdKernels, ChainDoesNotDependOnAnElementsPlace) {
   }
 }
 
+TEST_P(SimdKernels, CorrelateAnyNumberOfRowsAndVectors) {
+  const int lanes = kernels_->lanes;
+  constexpr int kRows = 3;
+  constexpr int kColumns = 5;
+  const std::vector<float> a = drawn(4096, 11);
+  const std::vector<float> b = drawn(4096, 12);
+  const int a_stride = kColumns * lanes + 3;
+  const int a_row = kernels_->channels * a_stride;
+  const int b_row = (kColumns + 2) * lanes;
+  for (int a_count = 1; a_count <= kernels_->channels; ++a_count) {
+    for (int b_count = 1; b_count <= kernels_->vectors; ++b_count) {
+      SCOPED_TRACE(testing::Message() << a_count << " rows, " << b_count << " vectors");
+      const int stride = a_count + 1;
+      std::vector<float> sums = drawn(static_cast<std::size_t>(b_count * stride * lanes), 13);
+      const std::vector<float> before = sums;
+      Correlation correlation{.a = a.data(),
+                              .a_stride = a_stride,
+                              .a_count = a_count,
+                              .b = {},
+                              .b_count = b_count,
+                              .rows = kRows,
+                              .columns = kColumns,
+                              .a_row = a_row,
+                              .b_row = b_row,
+                              .sums = sums.data(),
+                              .sums_stride = stride};
+      for (int j = 0; j < b_count; ++j) correlation.b[j] = b.data() + 101 * j;
+      kernels_->correlate(correlation);
+      for (int at = 0; at < b_count * stride * lanes; ++at) {
+        const int lane = at % lanes;
+        const int i = at / lanes % stride;
+        double expected = before[static_cast<std::size_t>(at)];
+        for (int k = 0; i < a_count && k < kRows * kColumns; ++k) {
+          const int offset = k % kColumns * lanes + lane;
+          expected +=
+              static_cast<double>(
+                  a[static_cast<std::size_t>(i * a_stride + k / kColumns * a_row + offset)]) *
+              correlation.b[at / lanes / stride][k / kColumns * b_row + offset];
+        }
+        EXPECT_NEAR(sums[static_cast<std::size_t>(at)], expected, 1e-5);
+      }
+    }
+  }
+}
+
+TEST_P(SimdKernels, PackAndUnpackLanesOfAnyNumberOfImagesAndColumns) {
+  const int lanes = kernels_->lanes;
+  constexpr int kStride = 61;
+  const std::vector<float> source = drawn(static_cast<std::size_t>(lanes * kStride), 14);
+  for (const int parts : {1, 2, 3}) {
+    for (int count = 1; count < 50; count += count < 20 ? 1 : 7) {
+      for (const int images : {1, lanes - 1, lanes}) {
+        SCOPED_TRACE(testing::Message()
+                     << parts << " parts, " << count << " columns, " << images << " images");
+        constexpr int kFirst = 2;
+        const int part = (kFirst + count) * lanes;
+        std::vector<float> row(static_cast<std::size_t>(parts * part), 7.0f);
+        kernels_->pack_lanes(source.data(), kStride, images, count,
+                             {row.data(), kFirst, parts, part});
+        int written = 0;
+        for (const float value : row) written += value != 7.0f ? 1 : 0;
+        EXPECT_EQ(written, count * lanes);
+        std::vector<float> back(static_cast<std::size_t>(lanes * kStride), 7.0f);
+        kernels_->unpack_lanes({row.data(), kFirst, parts, part}, count, back.data(), kStride,
+                               images);
+        for (int i = 0; i < lanes * kStride; ++i) {
+          const int image = i / kStride;
+          const int column = i % kStride;
+          const auto at = static_cast<std::size_t>(i);
+          EXPECT_EQ(back[at], image < images && column < count ? source[at] : 7.0f);
+          if (column >= count) continue;
+          const int place = (kFirst + column) % parts * part + (kFirst + column) / parts * lanes;
+          EXPECT_EQ(row[static_cast<std::size_t>(place + image)],
+                    image < images ? source[at] : 0.0f);
+        }
+      }
+    }
+  }
+}
+
 TEST_P(SimdKernels, InterleaveAndSplitAnyNumberOfParts) {
   for (const int parts : {1, 2, 3, 4}) {
     for (int count = 1; count < 100; ++count) {

@@ -6,131 +6,43 @@
 // function compiled for a newer processor, nothing of the standard library but types is used here,
 // and all that is defined is inside the namespace and has internal linkage.
 
-#if TENON_SIMD_BYTES > 16
-#include <immintrin.h>
-#endif
-
 #include <cstddef>
 #include <cstdint>
 
+#include "tenon/ops/cpu/simd/function_source.h"
 #include "tenon/ops/cpu/simd/kernels.h"
+#include "tenon/ops/cpu/simd/vector_source.h"
 
 namespace tenon::ops::cpu::simd::TENON_SIMD_NAMESPACE {
 namespace {
 
-constexpr int kLanes = TENON_SIMD_BYTES / 4;
-
-typedef float Vector __attribute__((vector_size(TENON_SIMD_BYTES)));
-typedef std::int32_t Integers __attribute__((vector_size(TENON_SIMD_BYTES)));
-typedef float InMemory __attribute__((vector_size(TENON_SIMD_BYTES), aligned(4), may_alias));
-
-inline Vector load(const float* p) { return *reinterpret_cast<const InMemory*>(p); }
-inline void store(float* p, Vector v) { *reinterpret_cast<InMemory*>(p) = v; }
-inline Vector splat(float x) { return x - Vector{}; }
-
-/// a·b + c, rounded once where the instruction set can. Said outright, and the compiler's own
-/// contractions are off (CMakeLists.txt): it joins some multiplications and additions and not
-/// others, differently in each copy of a loop, and the number of threads decides which copy a value
-/// goes through.
-inline Vector multiply_add(Vector a, Vector b, Vector c) {
-#if TENON_SIMD_BYTES == 64
-  return _mm512_fmadd_ps(a, b, c);
-#elif TENON_SIMD_BYTES == 32
-  return _mm256_fmadd_ps(a, b, c);
-#elif defined(__FP_FAST_FMAF)
-  for (int i = 0; i < kLanes; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
-  return c;
-#else
-  return a * b + c;
-#endif
-}
-
-inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-
-/// Copies `count` < kLanes floats in pieces of whole powers of two.
-[[maybe_unused]] inline void copy_part(const float* from, float* to, std::int64_t count) {
-  for (std::int64_t piece = kLanes / 2; piece > 0; piece /= 2) {
-    if ((count & piece) == 0) continue;
-    __builtin_memcpy(to, from, static_cast<std::size_t>(piece) * sizeof(float));
-    from += piece;
-    to += piece;
-  }
-}
-
-/// The first `count` floats from p, as many as there are lanes at most, then zeros. Put together in
-/// memory they would have to wait there for each other, where the processor can load them at once.
-inline Vector load_most(const float* p, std::int64_t count) {
-  if (count >= kLanes) return load(p);
-#if TENON_SIMD_BYTES == 64
-  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
-#elif TENON_SIMD_BYTES == 32
-  constexpr Integers kPlaces = {0, 1, 2, 3, 4, 5, 6, 7};
-  const Integers wanted = kPlaces < static_cast<std::int32_t>(count);
-  return _mm256_maskload_ps(p, reinterpret_cast<__m256i>(wanted));
-#else
-  float room[kLanes] = {};
-  copy_part(p, room, count);
-  return load(room);
-#endif
-}
-
-/// The first `count` floats of v, all of them where it has no more.
-inline void store_most(float* p, Vector v, std::int64_t count) {
-  if (count >= kLanes) {
-    store(p, v);
-  } else if (count > 0) {
-#if TENON_SIMD_BYTES == 64
-    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
-#else
-    float room[kLanes];
-    store(room, v);
-    copy_part(room, p, count);
-#endif
-  }
-}
-
-// ---- shuffles ----------------------------------------------------------------------------------
-
-/// a0 b0 a1 b1 … of the lower halves of a and b, and of the upper ones; of pairs the even and the
-/// odd elements.
-#if TENON_SIMD_BYTES == 64
-#define TENON_SIMD_SHUFFLE(name, ...) \
-  inline Vector name(Vector a, Vector b) { return __builtin_shufflevector(a, b, __VA_ARGS__); }
-TENON_SIMD_SHUFFLE(mix_low, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
-TENON_SIMD_SHUFFLE(mix_high, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
-TENON_SIMD_SHUFFLE(evens, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
-TENON_SIMD_SHUFFLE(odds, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
-#elif TENON_SIMD_BYTES == 32
-#define TENON_SIMD_SHUFFLE(name, ...) \
-  inline Vector name(Vector a, Vector b) { return __builtin_shufflevector(a, b, __VA_ARGS__); }
-TENON_SIMD_SHUFFLE(mix_low, 0, 8, 1, 9, 2, 10, 3, 11)
-TENON_SIMD_SHUFFLE(mix_high, 4, 12, 5, 13, 6, 14, 7, 15)
-TENON_SIMD_SHUFFLE(evens, 0, 2, 4, 6, 8, 10, 12, 14)
-TENON_SIMD_SHUFFLE(odds, 1, 3, 5, 7, 9, 11, 13, 15)
-#else
-#define TENON_SIMD_SHUFFLE(name, ...) \
-  inline Vector name(Vector a, Vector b) { return __builtin_shufflevector(a, b, __VA_ARGS__); }
-TENON_SIMD_SHUFFLE(mix_low, 0, 4, 1, 5)
-TENON_SIMD_SHUFFLE(mix_high, 2, 6, 3, 7)
-TENON_SIMD_SHUFFLE(evens, 0, 2, 4, 6)
-TENON_SIMD_SHUFFLE(odds, 1, 3, 5, 7)
-#endif
-#undef TENON_SIMD_SHUFFLE
-
-/// A square of kLanes x kLanes: log2(kLanes) times, rows i and i + kLanes/2 are mixed into rows 2i
-/// and 2i + 1.
-inline void transpose_square(Vector rows[kLanes]) {
-  for (int step = 1; step < kLanes; step *= 2) {
-    Vector mixed[kLanes];
-    for (int i = 0; i < kLanes / 2; ++i) {
-      mixed[2 * i] = mix_low(rows[i], rows[i + kLanes / 2]);
-      mixed[2 * i + 1] = mix_high(rows[i], rows[i + kLanes / 2]);
-    }
-    for (int i = 0; i < kLanes; ++i) rows[i] = mixed[i];
-  }
-}
-
 // ---- sums of products --------------------------------------------------------------------------
+
+/// A lone channel has too few sums to keep the processor busy: every other term goes to a second
+/// set of them.
+template <int kVectors>
+void multiply_one(const Product& product) {
+  Vector sums[2][kVectors] = {};
+  std::int64_t k = 0;
+  const auto add_term = [&](int set) {
+    const Vector weight = splat(product.weights[k]);
+    for (int v = 0; v < kVectors; ++v) {
+      const Vector values = load(product.vectors[v] + product.offsets[k]);
+      sums[set][v] = multiply_add(weight, values, sums[set][v]);
+    }
+    ++k;
+  };
+  while (k + 1 < product.depth) {
+    add_term(0);
+    add_term(1);
+  }
+  if (k < product.depth) add_term(0);
+  for (int v = 0; v < kVectors; ++v) {
+    float* target = product.sums + v * kLanes;
+    store(target, sums[0][v] + sums[1][v] +
+                      (product.start == nullptr ? load(target) : splat(*product.start)));
+  }
+}
 
 /// All sums stay in registers: channels·vectors of them, beside one vector of each and a weight.
 template <int kChannels, int kVectors>
@@ -164,8 +76,10 @@ void multiply_channels(const Product& product) {
       multiply_channels<kVectors, kChannels - 1>(product);
       return;
     }
+    multiply<kChannels, kVectors>(product);
+  } else {
+    multiply_one<kVectors>(product);
   }
-  multiply<kChannels, kVectors>(product);
 }
 
 void multiply_any(const Product& product) {
@@ -176,6 +90,52 @@ void multiply_any(const Product& product) {
       return multiply_channels<2, TENON_SIMD_CHANNELS>(product);
     default:
       return multiply_channels<3, TENON_SIMD_CHANNELS>(product);
+  }
+}
+
+template <int kRows, int kVectors>
+void correlate(const Correlation& c) {
+  Vector sums[kRows][kVectors] = {};
+  for (std::int64_t row = 0; row < c.rows; ++row) {
+    const float* a = c.a + row * c.a_row;
+    const float* b[kVectors];
+    for (int j = 0; j < kVectors; ++j) b[j] = c.b[j] + row * c.b_row;
+    for (std::int64_t k = 0; k < c.columns * kLanes; k += kLanes) {
+      Vector values[kVectors];
+      for (int j = 0; j < kVectors; ++j) values[j] = load(b[j] + k);
+      for (int i = 0; i < kRows; ++i) {
+        const Vector value = load(a + i * c.a_stride + k);
+        for (int j = 0; j < kVectors; ++j) sums[i][j] = multiply_add(value, values[j], sums[i][j]);
+      }
+    }
+  }
+  for (int j = 0; j < kVectors; ++j) {
+    for (int i = 0; i < kRows; ++i) {
+      float* target = c.sums + (i + j * c.sums_stride) * kLanes;
+      store(target, load(target) + sums[i][j]);
+    }
+  }
+}
+
+template <int kVectors, int kRows>
+void correlate_rows(const Correlation& c) {
+  if constexpr (kRows > 1) {
+    if (c.a_count < kRows) {
+      correlate_rows<kVectors, kRows - 1>(c);
+      return;
+    }
+  }
+  correlate<kRows, kVectors>(c);
+}
+
+void correlate_any(const Correlation& c) {
+  switch (c.b_count) {
+    case 1:
+      return correlate_rows<1, TENON_SIMD_CHANNELS>(c);
+    case 2:
+      return correlate_rows<2, TENON_SIMD_CHANNELS>(c);
+    default:
+      return correlate_rows<3, TENON_SIMD_CHANNELS>(c);
   }
 }
 
@@ -226,98 +186,6 @@ void dot(const float* a, std::int64_t a_stride, std::int64_t rows, const float* 
       }
     }
   }
-}
-
-// ---- functions of single values ----------------------------------------------------------------
-
-inline Vector minimum(Vector x, Vector bound) { return x > bound ? bound : x; }  // keeps NaN
-inline Vector maximum(Vector x, Vector bound) { return x < bound ? bound : x; }
-
-/// e^min(x, most), most <= 90: with n = round(x / ln 2) and r = x - n·ln 2, 2^n times a polynomial
-/// of r. 2^n as two factors, so that the result may be denormal, zero or infinite.
-inline Vector exponential(Vector x, float most) {
-  constexpr float kLog2E = 1.44269504088896341f;
-  constexpr float kLn2High = 0.693359375f;  // n·kLn2High is exact
-  constexpr float kLn2Low = -2.12194440e-4f;
-  constexpr float kRound = 12582912.0f;  // 1.5·2^23: adding it leaves whole numbers
-  x = minimum(maximum(x, splat(-110.0f)), splat(most));
-  const Vector shifted = multiply_add(x, splat(kLog2E), splat(kRound));
-  const Vector n = shifted - kRound;
-  const Integers whole = reinterpret_cast<Integers>(shifted) - 0x4B400000;
-  const Vector r = multiply_add(n, splat(-kLn2Low), multiply_add(n, splat(-kLn2High), x));
-  Vector p = splat(1.9875691500e-4f);
-  p = multiply_add(p, r, splat(1.3981999507e-3f));
-  p = multiply_add(p, r, splat(8.3334519073e-3f));
-  p = multiply_add(p, r, splat(4.1665795894e-2f));
-  p = multiply_add(p, r, splat(1.6666665459e-1f));
-  p = multiply_add(p, r, splat(5.0000001201e-1f));
-  p = multiply_add(p, r * r, r) + 1.0f;
-  const Integers half = whole >> 1;
-  const Vector first = reinterpret_cast<Vector>((half + 127) << 23);
-  const Vector second = reinterpret_cast<Vector>((whole - half + 127) << 23);
-  return p * first * second;
-}
-
-/// With e = exp(min(y, 20)) and n = e² + 2e: mish(y) = y·n / (n + 2).
-inline Vector mish_and_power(Vector y, Vector& e, Vector& gate) {
-  e = exponential(y, 20.0f);
-  const Vector n = e * (e + 2.0f);
-  gate = n / (n + 2.0f);
-  return y * gate;
-}
-
-inline Vector chain_result(const Chain& chain, Vector y) {
-  if (chain.mish) {
-    Vector e, gate;
-    y = mish_and_power(y, e, gate);
-  }
-  return minimum(maximum(y + chain.add, splat(chain.min)), splat(chain.max)) * chain.scale;
-}
-
-/// The derivative of mish is gate + y·4e(e + 1) / (n + 2)². Above 20 its second part is below the
-/// last digit; zero makes mish'(∞) the NaN that PyTorch has there.
-inline Vector chain_gradient(const Chain& chain, Vector y, Vector gradient) {
-  Vector slope = splat(chain.scale);
-  if (chain.mish) {
-    Vector e, gate;
-    const Vector activated = mish_and_power(y, e, gate);
-    const Vector n2 = multiply_add(e, e + 2.0f, splat(2.0f));
-    const Vector bend = 4.0f * e * (e + 1.0f) / (n2 * n2);
-    slope = multiply_add(y, y >= 20.0f ? Vector{} : bend, gate) * chain.scale;
-    y = activated;
-  }
-  if (chain.clamps) {
-    const Vector value = y + chain.add;
-    gradient = value >= chain.first_inside ? gradient : Vector{};
-    gradient = value <= chain.last_inside ? gradient : Vector{};
-  }
-  return gradient * slope;
-}
-
-/// Replaces every vector of `count` values by `change(i, vector)`, i being where it begins. The
-/// last one, which may be a part, goes through the same code.
-template <class Change>
-inline void for_each_vector(float* values, std::int64_t count, const Change& change) {
-  for (std::int64_t i = 0; i < count; i += kLanes) {
-    store_most(values + i, change(i, load_most(values + i, count - i)), count - i);
-  }
-}
-
-void exponential_of(float* values, std::int64_t count) {
-  for_each_vector(values, count, [](std::int64_t, Vector x) { return exponential(x, 90.0f); });
-}
-
-void apply(const Chain& chain, float* values, std::int64_t count) {
-  const Chain local = chain;  // a copy, which what is written cannot be
-  for_each_vector(values, count, [&](std::int64_t, Vector y) { return chain_result(local, y); });
-}
-
-/// `values` may be read up to the end of a vector.
-void gradient(const Chain& chain, const float* values, float* gradients, std::int64_t count) {
-  const Chain local = chain;
-  for_each_vector(gradients, count, [&](std::int64_t i, Vector g) {
-    return chain_gradient(local, load(values + i), g);
-  });
 }
 
 // ---- moving ------------------------------------------------------------------------------------
@@ -378,32 +246,119 @@ void transpose(const float* source, std::int64_t source_stride, std::int64_t row
     const std::int64_t width = least(kLanes, columns - j);
     for (std::int64_t i = 0; i < rows; i += kLanes) {
       const std::int64_t height = least(kLanes, rows - i);
-      const float* from = source + i * source_stride + j;
-      float* to = target + j * target_stride + i;
-      if (width == kLanes) {
-        Vector square[kLanes] = {};
-        for (int r = 0; r < height; ++r) square[r] = load(from + r * source_stride);
-        transpose_square(square);
-        for (int r = 0; r < kLanes; ++r) store_most(to + r * target_stride, square[r], height);
-        continue;
-      }
-      for (std::int64_t r = 0; r < height; ++r) {
-        for (std::int64_t c = 0; c < width; ++c) {
-          to[c * target_stride + r] = from[r * source_stride + c];
-        }
-      }
+      Vector square[kLanes];
+      load_square(source + i * source_stride + j, source_stride, height, width, square);
+      transpose_square(square);
+      store_square(square, width, height, target + j * target_stride + i, target_stride);
     }
+  }
+}
+
+/// Where column j of a LaneRow lies.
+template <class Float>
+inline Float* column_of(const LaneRow<Float>& row, std::int64_t j) {
+  // Divisions of small numbers are faster.
+  const std::uint32_t place = static_cast<std::uint32_t>(row.first + j);
+  const std::uint32_t parts = static_cast<std::uint32_t>(row.parts);
+  return row.data + place % parts * row.part_stride + place / parts * kLanes;
+}
+
+/// Calls `visit(c, column first + c)` for c < width <= kLanes. kParts is row.parts, or 0 for any.
+template <int kParts, class Float, class Visit>
+inline void for_each_column(const LaneRow<Float>& row, std::int64_t first, std::int64_t width,
+                            const Visit& visit) {
+  if constexpr (kParts == 0) {
+    for (int c = 0; c < width; ++c) visit(c, column_of(row, first + c));
+  } else {
+    Float* columns[kParts];
+    for (int p = 0; p < kParts; ++p) columns[p] = column_of(row, first + p);
+    for (int c = 0; c < kLanes; ++c) {
+      if (c < width) visit(c, columns[c % kParts] + c / kParts * kLanes);
+    }
+  }
+}
+
+/// Calls `move(first, width)` for squares of columns that cover 0 … count - 1. Where there are
+/// enough, the last one begins early instead of being a part.
+template <class Move>
+inline void for_each_square(std::int64_t count, const Move& move) {
+  std::int64_t j = 0;
+  for (; j + kLanes <= count; j += kLanes) move(j, kLanes);
+  if (j == count) return;
+  if (count > kLanes) {
+    move(count - kLanes, kLanes);
+  } else {
+    move(0, count);
+  }
+}
+
+template <int kParts>
+void pack_parts(const float* source, std::int64_t image_stride, std::int64_t images,
+                std::int64_t count, const LaneRow<float>& target) {
+  const auto move = [&](std::int64_t first, std::int64_t width) __attribute__((always_inline)) {
+    Vector square[kLanes];
+    load_square(source + first, image_stride, images, width, square);
+    transpose_square(square);
+    for_each_column<kParts>(target, first, width,
+                            [&](int c, float* column) { store(column, square[c]); });
+  };
+  for_each_square(count, move);
+}
+
+void pack_lanes(const float* source, std::int64_t image_stride, std::int64_t images,
+                std::int64_t count, const LaneRow<float>& target) {
+  if (target.parts == 1) {
+    pack_parts<1>(source, image_stride, images, count, target);
+  } else if (target.parts == 2) {
+    pack_parts<2>(source, image_stride, images, count, target);
+  } else {
+    pack_parts<0>(source, image_stride, images, count, target);
+  }
+}
+
+template <int kParts>
+void unpack_parts(const LaneRow<const float>& source, std::int64_t count, float* target,
+                  std::int64_t image_stride, std::int64_t images) {
+  const auto move = [&](std::int64_t first, std::int64_t width) __attribute__((always_inline)) {
+    Vector square[kLanes] = {};
+    for_each_column<kParts>(source, first, width,
+                            [&](int c, const float* column) { square[c] = load(column); });
+    transpose_square(square);
+    store_square(square, images, width, target + first, image_stride);
+  };
+  for_each_square(count, move);
+}
+
+void unpack_lanes(const LaneRow<const float>& source, std::int64_t count, float* target,
+                  std::int64_t image_stride, std::int64_t images) {
+  if (source.parts == 1) {
+    unpack_parts<1>(source, count, target, image_stride, images);
+  } else if (source.parts == 2) {
+    unpack_parts<2>(source, count, target, image_stride, images);
+  } else {
+    unpack_parts<0>(source, count, target, image_stride, images);
   }
 }
 
 }  // namespace
 
 const Kernels& table() {
-  static constexpr Kernels kTable{TENON_SIMD_NAME, kLanes,       TENON_SIMD_CHANNELS,
-                                  kMostVectors,    multiply_any, dot,
-                                  exponential_of,  apply,        gradient,
-                                  interleave,      split,        join,
-                                  transpose};
+  static constexpr Kernels kTable{TENON_SIMD_NAME,
+                                  kLanes,
+                                  TENON_SIMD_CHANNELS,
+                                  kMostVectors,
+                                  multiply_any,
+                                  correlate_any,
+                                  dot,
+                                  exponential_of,
+                                  apply,
+                                  gradient,
+                                  interleave,
+                                  split,
+                                  join,
+                                  transpose,
+                                  pack_lanes,
+                                  unpack_lanes};
   return kTable;
 }
 

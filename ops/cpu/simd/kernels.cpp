@@ -57,15 +57,19 @@ const Kernels& kernels() {
   return chosen;
 }
 
-void sum_products(const Kernels& kernels, Product product) {
+void sum_products(const Kernels& kernels, const Product& product) {
   constexpr std::int64_t kMostDepth = 1024;
-  const std::int64_t depth = product.depth;
-  for (std::int64_t first = 0; first == 0 || first < depth; first += kMostDepth) {
-    product.depth = std::min(kMostDepth, depth - first);
+  if (product.depth <= kMostDepth) {  // without a copy, which would wait for what was just stored
     kernels.multiply(product);
-    product.offsets += product.depth;
-    product.weights += product.depth * product.channels;
-    product.start = nullptr;
+    return;
+  }
+  Product part = product;
+  for (std::int64_t first = 0; first < product.depth; first += kMostDepth) {
+    part.depth = std::min(kMostDepth, product.depth - first);
+    kernels.multiply(part);
+    part.offsets += part.depth;
+    part.weights += part.depth * part.channels;
+    part.start = nullptr;
   }
 }
 

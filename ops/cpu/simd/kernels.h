@@ -3,7 +3,8 @@
 // `kernels_of` in kernel_source.h is one source, compiled once for each instruction set; a table of
 // functions is all that leaves it. Which table is used is decided once, by what the processor can
 // do or by TENON_CPU_ISA. Nothing here allocates, and no result depends on an address, on how many
-// channels or vectors are computed together, or on an element's place in a block.
+// vectors are computed together, or on an element's place in a block. A sum of one channel alone is
+// added up in another order than beside others.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +28,31 @@ struct Product {
   std::int64_t sums_stride;  ///< from channel to channel
 };
 
+/// For i < a_count and j < b_count, lane by lane:
+/// sums[(i + j·sums_stride)·lanes + lane] +=
+///     Σ_{row < rows, k < columns} a[i·a_stride + row·a_row + k·lanes + lane] ·
+///                                 b[j][row·b_row + k·lanes + lane]
+struct Correlation {
+  const float* a;
+  std::int64_t a_stride;  ///< from i to i
+  int a_count;            ///< 1 … Kernels::channels
+  const float* b[kMostVectors];
+  int b_count;  ///< 1 … Kernels::vectors
+  std::int64_t rows, columns;
+  std::int64_t a_row, b_row;  ///< from row to row
+  float* sums;
+  std::int64_t sums_stride;  ///< from j to j, in vectors
+};
+
+/// A row of several images, of which the elements at one column lie side by side in a vector: those
+/// at column j at data + (first + j) % parts·part_stride + (first + j) / parts·lanes.
+template <class Float>
+struct LaneRow {
+  Float* data;
+  std::int64_t first;
+  std::int64_t parts, part_stride;
+};
+
 /// clamp(mish(y) + add, min, max)·scale; a gradient passes the clamp from first_inside to
 /// last_inside, both included.
 struct Chain {
@@ -44,6 +70,7 @@ struct Kernels {
   int vectors;       ///< likewise
 
   void (*multiply)(const Product& product);
+  void (*correlate)(const Correlation& correlation);
   /// sums[i·sums_stride + j] += Σ_k a[i·a_stride + k]·b[j·b_stride + k] for i < rows, j < columns,
   /// k < count.
   void (*dot)(const float* a, std::int64_t a_stride, std::int64_t rows, const float* b,
@@ -70,6 +97,13 @@ struct Kernels {
   /// target[j·target_stride + i] = source[i·source_stride + j] for i < rows, j < columns.
   void (*transpose)(const float* source, std::int64_t source_stride, std::int64_t rows,
                     std::int64_t columns, float* target, std::int64_t target_stride);
+  /// Columns 0 … count - 1 of target from `images` rows, at most as many as there are lanes,
+  /// `image_stride` apart; the lanes of further images become zero.
+  void (*pack_lanes)(const float* source, std::int64_t image_stride, std::int64_t images,
+                     std::int64_t count, const LaneRow<float>& target);
+  /// The other way round.
+  void (*unpack_lanes)(const LaneRow<const float>& source, std::int64_t count, float* target,
+                       std::int64_t image_stride, std::int64_t images);
 };
 
 /// Those of the instruction set `name`, or null when the build or the processor has it not.
@@ -83,6 +117,6 @@ const Kernels& choose_kernels(std::string_view wanted);
 const Kernels& kernels();
 
 /// As `kernels.multiply`, in parts of limited depth: their sums round less than one long sum.
-void sum_products(const Kernels& kernels, Product product);
+void sum_products(const Kernels& kernels, const Product& product);
 
 }  // namespace tenon::ops::cpu::simd

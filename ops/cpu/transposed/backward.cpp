@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tenon/core/cpu/sum.h"
+#include "tenon/ops/cpu/batched/convolution.h"
 #include "tenon/ops/cpu/ordered_commit.h"
 #include "tenon/ops/cpu/transposed/gradient_tiles.h"
 #include "tenon/ops/cpu/transposed/packed_weights.h"
@@ -398,6 +399,11 @@ void transposed_backward(const Tensor& x, const Tensor& weight, const Tensor& bi
                          const Tensor& grad_out, const ConvTranspose2dOptions& options,
                          const simd::Chain& chain, const Tensor& grad_x, const Tensor& grad_weight,
                          const Tensor& grad_bias) {
+  if (batched_backward_suits(x.shape(), grad_out.shape(), {weight.size(2), weight.size(3)},
+                             options)) {
+    batched_backward(x, weight, bias, grad_out, options, chain, grad_x, grad_weight, grad_bias);
+    return;
+  }
   const auto data = [](const Tensor& tensor) {
     return tensor.defined() ? tensor.data<float>() : nullptr;
   };

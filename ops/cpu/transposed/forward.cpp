@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tenon/ops/cpu/batched/convolution.h"
 #include "tenon/ops/cpu/transposed/packed_weights.h"
 #include "tenon/ops/cpu/transposed/tile_input.h"
 
@@ -136,6 +137,10 @@ class Forward {
 void transposed_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
                         const ConvTranspose2dOptions& options, const simd::Chain* chain,
                         const Tensor& z) {
+  if (batched_transposed_suits(x.shape(), z.shape(), {weight.size(2), weight.size(3)}, options)) {
+    batched_transposed(x, weight, bias, options, chain, z);
+    return;
+  }
   const TransposedPlan plan(x.shape(), weight.shape(), z.shape(), options);
   Forward(plan, simd::kernels(), weight, bias, chain).run(x.data<float>(), z.data<float>());
 }

@@ -1,0 +1,140 @@
+#include "tenon/ops/cpu/batched/convolution.h"
+
+#include <algorithm>
+
+#include "tenon/core/parallel.h"
+#include "tenon/ops/cpu/batched/lane_groups.h"
+#include "tenon/ops/cpu/batched/lane_products.h"
+#include "tenon/ops/cpu/batched/lane_weight_gradient.h"
+#include "tenon/ops/cpu/ordered_commit.h"
+#include "tenon/ops/cpu/scratch.h"
+
+namespace tenon::ops::cpu {
+namespace {
+
+/// Floats of the rows of a window that one row of results reads, at most: a part of a usual
+/// second-level cache. So many rows are packed at once.
+constexpr std::int64_t kWindowElements = 1 << 16;
+/// At least so many pieces of work for each thread, where there are rows enough.
+constexpr std::int64_t kItemsOfThread = 4;
+
+LaneProblem problem_of(const Shape& x, const Shape& y, Pair kernel, const Conv2dOptions& options) {
+  return lane_problem(x, y, kernel, options.stride, options.padding, options.dilation);
+}
+
+LaneProblem problem_of(const Shape& x, const Shape& z, Pair kernel,
+                       const ConvTranspose2dOptions& options) {
+  return lane_problem(x, z, kernel, options.stride, options.padding, options.dilation);
+}
+
+bool rows_fit(const LaneProducts& products) {
+  return products.window_rows(1) * products.window().row_size() <= kWindowElements;
+}
+
+/// A convolution, and the chain behind it, a few rows of a group of images at a time.
+class Forward {
+ public:
+  Forward(const LaneProducts& products, const Tensor& weights, const Tensor& bias,
+          const simd::Chain* chain)
+      : kernels_(simd::kernels()),
+        products_(products),
+        groups_(products.problem().batch, kernels_.lanes),
+        weights_(weights),
+        bias_(products.problem().out_channels),
+        chain_(chain) {
+    bias_.fill_zero();
+    if (bias.defined()) std::copy_n(bias.data<float>(), bias_.size(), bias_.data());
+    const std::int64_t wanted = kItemsOfThread * num_threads();
+    const std::int64_t parts = (wanted + groups_.count() - 1) / groups_.count();
+    rows_ = std::max<std::int64_t>(1, (products_.q_rows() + parts - 1) / parts);
+    const std::int64_t row = products_.window().row_size();
+    while (rows_ > 1 && products_.window_rows(rows_) * row > kWindowElements) --rows_;
+  }
+
+  /// Results do not depend on the cut, which the number of threads has a part in.
+  void run(const float* x, float* y) const {
+    const std::int64_t parts = (products_.q_rows() + rows_ - 1) / rows_;
+    parallel_for(0, groups_.count() * parts, 1, [&](std::int64_t item, std::int64_t) {
+      const LaneGroup group = groups_.group(item / parts);
+      const std::int64_t first = item % parts * rows_;
+      const std::int64_t end = std::min(first + rows_, products_.q_rows());
+      const LaneWindow& window = products_.window();
+      const Scratch<float> rows(products_.window_rows(rows_) * window.row_size());
+      const Scratch<float> sums(products_.sums_size());
+      sums.fill_zero();
+      window.pack(x, group, products_.window_row(first), products_.window_rows(end - first),
+                  rows.data());
+      for (std::int64_t q = first; q < end; q += products_.sums_rows()) {
+        const std::int64_t row = products_.window_row(q) - products_.window_row(first);
+        run_rows(group, q, std::min(products_.sums_rows(), end - q),
+                 rows.data() + row * window.row_size(), sums, y);
+      }
+    });
+  }
+
+ private:
+  /// All outputs of `count` rows of q from `first`, which begins at `rows` of the window.
+  void run_rows(const LaneGroup& group, std::int64_t first, std::int64_t count, const float* rows,
+                const Scratch<float>& sums, float* y) const {
+    for (std::int64_t i = 0; i < count; ++i) {
+      for (std::size_t phase = 0; phase < products_.phases().size(); ++phase) {
+        if (first + i >= products_.phases()[phase].rows) continue;
+        products_.multiply_row(
+            phase, rows + products_.window_row(i) * products_.window().row_size(),
+            weights_.data<float>(), bias_.data(), sums.data() + products_.sums_offset(phase, i));
+      }
+    }
+    for (std::int64_t at = 0; chain_ != nullptr && at < sums.size();
+         at += products_.sums_stride()) {
+      kernels_.apply(*chain_, sums.data() + at, products_.run_size(count));
+    }
+    products_.unpack(sums.data(), group, first, count, y);
+  }
+
+  const simd::Kernels& kernels_;
+  const LaneProducts& products_;
+  LaneGroups groups_;
+  Tensor weights_;
+  Scratch<float> bias_;
+  const simd::Chain* chain_;
+  std::int64_t rows_;  // of q, in an item
+};
+
+}  // namespace
+
+bool batched_conv2d_suits(const Shape& x, const Shape& y, Pair kernel,
+                          const Conv2dOptions& options) {
+  const simd::Kernels& kernels = simd::kernels();
+  return options.groups == 1 && LaneGroups(x[0], kernels.lanes).fill_lanes() &&
+         rows_fit(LaneProducts::conv2d(kernels, problem_of(x, y, kernel, options)));
+}
+
+void batched_conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                    const Conv2dOptions& options, const Tensor& y) {
+  const Pair kernel{weight.size(2), weight.size(3)};
+  const std::int64_t taps = kernel.h * kernel.w;
+  const LaneProducts products =
+      LaneProducts::conv2d(simd::kernels(), problem_of(x.shape(), y.shape(), kernel, options));
+  Forward(products, products.packed_weights(weight, {weight.size(1) * taps, taps}), bias, nullptr)
+      .run(x.data<float>(), y.data<float>());
+}
+
+bool batched_transposed_suits(const Shape& x, const Shape& z, Pair kernel,
+                              const ConvTranspose2dOptions& options) {
+  const simd::Kernels& kernels = simd::kernels();
+  return options.groups == 1 && LaneGroups(x[0], kernels.lanes).fill_lanes() &&
+         rows_fit(LaneProducts::transposed(kernels, problem_of(x, z, kernel, options)));
+}
+
+void batched_transposed(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                        const ConvTranspose2dOptions& options, const simd::Chain* chain,
+                        const Tensor& z) {
+  const Pair kernel{weight.size(2), weight.size(3)};
+  const std::int64_t taps = kernel.h * kernel.w;
+  const LaneProducts products =
+      LaneProducts::transposed(simd::kernels(), problem_of(x.shape(), z.shape(), kernel, options));
+  Forward(products, products.packed_weights(weight, {taps, weight.size(1) * taps}), bias, chain)
+      .run(x.data<float>(), z.data<float>());
+}
+
+}  // namespace tenon::ops::cpu

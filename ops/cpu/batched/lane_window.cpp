@@ -1,0 +1,53 @@
+#include "tenon/ops/cpu/batched/lane_window.h"
+
+#include <algorithm>
+
+namespace tenon::ops::cpu {
+
+// An odd number of vectors in a part: rows of channels that far apart do not compete for the same
+// part of a cache.
+LaneWindow::LaneWindow(const simd::Kernels& kernels, std::int64_t channels, std::int64_t height,
+                       std::int64_t width, std::int64_t rows, std::int64_t columns,
+                       std::int64_t top, std::int64_t left, std::int64_t parts)
+    : kernels_(kernels),
+      channels_(channels),
+      height_(height),
+      width_(width),
+      rows_(rows),
+      columns_(columns),
+      top_(top),
+      left_(left),
+      parts_(parts),
+      part_stride_((((columns + parts - 1) / parts) | 1) * kernels.lanes) {}
+
+void LaneWindow::pack(const float* x, const LaneGroup& group, std::int64_t first,
+                      std::int64_t count, float* target) const {
+  // Channel by channel, so that an image is read in the order of its memory.
+  for (std::int64_t c = 0; c < channels_; ++c, target += channel_stride()) {
+    const float* plane = x + group.first * image_size() + c * height_ * width_;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t row = first + i - top_;
+      float* to = target + i * row_size();
+      if (row < 0 || row >= height_) {
+        std::fill_n(to, channel_stride(), 0.0f);
+      } else {
+        pack_row(plane + row * width_, group, to);
+      }
+    }
+  }
+}
+
+void LaneWindow::pack_row(const float* row, const LaneGroup& group, float* target) const {
+  const std::int64_t right = std::min(columns_, left_ + width_);
+  const auto clear = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t column = begin; column < end; ++column) {
+      std::fill_n(target + offset(0, 0, column), kernels_.lanes, 0.0f);
+    }
+  };
+  clear(0, left_);
+  clear(right, columns_);
+  kernels_.pack_lanes(row, image_size(), group.count, right - left_,
+                      {target, left_, parts_, part_stride_});
+}
+
+}  // namespace tenon::ops::cpu
