@@ -5,8 +5,6 @@
 #include "tenon/core/parallel.h"
 #include "tenon/ops/cpu/batched/lane_groups.h"
 #include "tenon/ops/cpu/batched/lane_products.h"
-#include "tenon/ops/cpu/batched/lane_weight_gradient.h"
-#include "tenon/ops/cpu/ordered_commit.h"
 #include "tenon/ops/cpu/scratch.h"
 
 namespace tenon::ops::cpu {
