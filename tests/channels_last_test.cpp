@@ -102,9 +102,30 @@ TEST(ChannelsLastPasses, ConvertThereAndBack) {
       EXPECT_EQ(last.strides(), ops::cuda::empty_channels_last(x.spec()).strides());
       EXPECT_EQ(last.to_vector<double>(), values.to_vector<double>()) << x.spec();
       const Tensor back = empty(shape, {.dtype = dtype, .device = Device::cuda()});
-      ops::cuda::from_channels_last(last, back);
+      ops::cuda::from_channels_last(last, {}, back);
       EXPECT_EQ(back.to_vector<double>(), values.to_vector<double>()) << x.spec();
       EXPECT_EQ(last.to_vector<double>(), values.to_vector<double>()) << "kept: " << x.spec();
+    }
+  }
+}
+
+TEST(ChannelsLastPasses, AddABiasOnTheWayBack) {
+  TENON_SKIP_WITHOUT_GPU();
+  for (const Shape& shape : kShapes) {
+    const Tensor values = whole_numbers(shape, 1);
+    // One number more, so that the bias of the second half begins at an odd place.
+    const Tensor shifts = whole_numbers({shape[1] + 1}, 2);
+    for (const DType dtype : kDTypes) {
+      const Tensor last = copied_channels_last(values.to(Device::cuda(), dtype));
+      for (const std::int64_t first : {0, 1}) {
+        const Tensor bias = shifts.slice(0, first, first + shape[1]);
+        const Tensor back = empty(shape, {.dtype = dtype, .device = Device::cuda()});
+        ops::cuda::from_channels_last(
+            last, shifts.to(Device::cuda(), dtype).slice(0, first, first + shape[1]), back);
+        EXPECT_EQ(back.to_vector<double>(),
+                  (values + bias.reshape({shape[1], 1, 1})).to_vector<double>())
+            << last.spec() << " from " << first;
+      }
     }
   }
 }
