@@ -15,8 +15,8 @@ void conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Con
 void conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
                       const ConvTranspose2dOptions& options, const Tensor& y);
 
-/// Each chunk of images sums its part; the parts are added in a fixed order. float32 batches of small
-/// images likewise without columns.
+/// Each chunk of images sums its part; the parts are added in a fixed order. float32 batches of
+/// small images likewise, without columns.
 void conv2d_weight_grad(const Tensor& x, const Tensor& grad_out, const Conv2dOptions& options,
                         const Tensor& grad_weight);
 
