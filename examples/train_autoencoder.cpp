@@ -37,6 +37,7 @@ struct Options {
   std::optional<int> threads;
   std::int64_t train_limit = 0;
   bool no_fuse = false;
+  std::string precision = "tf32";
 };
 
 // ---- the model ---------------------------------------------------------------------------------
@@ -323,6 +324,10 @@ Options parse_options(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--train-limit", options.train_limit, "use only so many training images")
       ->check(CLI::PositiveNumber);
+  app.add_option("--precision", options.precision,
+                 "of a GPU's float32 products: tf32, or float32 for all digits")
+      ->check(CLI::IsMember({"tf32", "float32"}))
+      ->capture_default_str();
   app.add_flag("--no-fuse", options.no_fuse, "train through the unfused graph");
   try {
     app.parse(argc, argv);
@@ -342,6 +347,8 @@ void run(const Options& options) {
             << data.train.size(3) << ")\n";
   TENON_CHECK(data.train.size(0) >= options.batch, "train_autoencoder: ", data.train.size(0),
               " training images do not fill a batch of ", options.batch);
+  const Float32PrecisionGuard precision(options.precision == "tf32" ? Float32Precision::Tf32
+                                                                    : Float32Precision::Float32);
   if (options.threads) set_num_threads(*options.threads);
   manual_seed(options.seed);
 
