@@ -5,7 +5,7 @@ namespace tenon::ops::cuda {
 namespace {
 
 /// Measured on an H100, ms in tf32 and bfloat16: unet 2x64 resident 0.042 and 0.027, 2x64 0.041 and
-/// 0.027.
+/// 0.027; 32,256,33,33,96 in tf32 16x8 0.137, flat of 48 0.096.
 template <class Operand>
 constexpr auto k2_rows() {
   using Base = Geometry<2, 2, 0>;
@@ -25,7 +25,7 @@ constexpr auto k2_rows() {
   };
 }
 
-/// k5: 0.059 and 0.037.
+/// k5: 0.059 and 0.037; 8,192,28,28,192 in bfloat16 16x8 0.051, 16x8 of 48 0.036.
 template <class Operand>
 constexpr auto k5_rows() {
   using Tall = Geometry<2, 5, 2>::Config<8, 64, 1, 2, false>;

@@ -4,6 +4,8 @@
 namespace tenon::ops::cuda {
 namespace {
 
+/// Measured on an H100, ms: 4,8,100,100,24 in bfloat16 16x8 of 32 0.037, 16x8 0.049;
+/// 16,512,100,100,48 in bfloat16 16x8 of 48 0.649, 16x8 0.652.
 template <class Operand>
 constexpr auto three_rows() {
   using Base = Geometry<3, 3, 0>;
@@ -20,6 +22,7 @@ constexpr auto three_rows() {
   };
 }
 
+/// 8,48,128,128,48 in tf32 2x64 0.230, where it writes 403 MB; 1,32,16,16,512 in bfloat16 16x8 0.007.
 template <class Operand>
 constexpr auto four_rows() {
   using Base = Geometry<4, 4, 0>;
