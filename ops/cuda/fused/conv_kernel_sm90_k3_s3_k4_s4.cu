@@ -22,7 +22,8 @@ constexpr auto three_rows() {
   };
 }
 
-/// 8,48,128,128,48 in tf32 2x64 0.230, where it writes 403 MB; 1,32,16,16,512 in bfloat16 16x8 0.007.
+/// 8,48,128,128,48 in tf32 2x64 0.230, where it writes 403 MB; 1,32,16,16,512 in bfloat16 16x8
+/// 0.007.
 template <class Operand>
 constexpr auto four_rows() {
   using Base = Geometry<4, 4, 0>;

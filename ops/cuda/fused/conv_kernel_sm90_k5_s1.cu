@@ -8,8 +8,8 @@ using Base = Geometry<1, 5, 2>;
 
 /// Tiles of 256 positions halve the weights that come through the L2 cache; smaller ones are for
 /// images and batches that they do not fill. Measured on an H100, ms: 64,64,48,48,8 in tf32 4x8x8
-/// of 32 0.107, 4x8x8 0.135; 1,192,100,100,32 in tf32 16x8 of 32 0.032, 16x8 0.039; 8,64,28,28,32 in
-/// bfloat16 0.009 and 0.010.
+/// of 32 0.107, 4x8x8 0.135; 1,192,100,100,32 in tf32 16x8 of 32 0.032, 16x8 0.039; 8,64,28,28,32
+/// in bfloat16 0.009 and 0.010.
 template <class Operand>
 constexpr auto rows_of() {
   using Tall = Base::Config<8, 64, 2, 2, false>;

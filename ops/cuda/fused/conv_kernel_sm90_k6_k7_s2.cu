@@ -5,8 +5,9 @@ namespace tenon::ops::cuda {
 namespace {
 
 /// A stage's weights take 74 and, of half as many channels, 50 KB. Beside the addresses of 49 taps
-/// the sums of 64 channels do not fit the registers. Measured on an H100, ms: 16,16,24,24,48 in tf32
-/// k6 16x8 0.014; 1,96,48,48,512 in bfloat16 k7 16x8 of 32 0.042, 4,48,16,16,192 in tf32 0.015.
+/// the sums of 64 channels do not fit the registers. Measured on an H100, ms: 16,16,24,24,48 in
+/// tf32 k6 16x8 0.014; 1,96,48,48,512 in bfloat16 k7 16x8 of 32 0.042, 4,48,16,16,192 in tf32
+/// 0.015.
 template <class Operand>
 constexpr auto rows_of() {
   using Six = Geometry<2, 6, 2>::Config<8, 64, 1, 2, false>;

@@ -5,9 +5,9 @@
 namespace tenon::ops::cuda {
 namespace {
 
-/// Measured on an H100, ms, with the adding up, and without parts: 4,256,32,32,16 in tf32 k3 s1 0.018
-/// and 0.035; 2,128,64,64,8 in bfloat16 k5 s2 0.017 and 0.022; 1,128,28,28,48 in tf32 k6 s2 0.017 and
-/// 0.048; 1,192,24,24,8 0.018 and 0.068. The others' are not measured.
+/// Measured on an H100, ms, with the adding up, and without parts: 4,256,32,32,16 in tf32 k3 s1
+/// 0.018 and 0.035; 2,128,64,64,8 in bfloat16 k5 s2 0.017 and 0.022; 1,128,28,28,48 in tf32 k6 s2
+/// 0.017 and 0.048; 1,192,24,24,8 0.018 and 0.068. The others' are not measured.
 template <class Operand>
 constexpr auto rows_of() {
   using K3S1 = Geometry<1, 3, 1>::PartialSums<64>;

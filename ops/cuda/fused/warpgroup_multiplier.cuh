@@ -1,7 +1,7 @@
 // The products of a stage by warpgroups, for sm_90a, unrolled for one geometry with square kernels,
-// all row phases in one set or sets with the same taps, or for its data gradient. Tiles must have 8 columns and a multiple of
-// 8 rows, or a multiple of 64 columns, as flat ones have: then the eights of a block's 64 positions
-// lie at equal distances.
+// all row phases in one set or sets with the same taps, or for its data gradient. Tiles must have 8
+// columns and a multiple of 8 rows, or a multiple of 64 columns, as flat ones have: then the eights
+// of a block's 64 positions lie at equal distances.
 #pragma once
 
 #include <utility>
