@@ -4,7 +4,7 @@
 
 #include "compare.h"
 #include "conv_reference.h"
-#include "tenon/core/parallel.h"
+#include "support/threads.h"
 #include "tenon/ops/conv.h"
 #include "tenon/ops/cpu/batched/convolution.h"
 #include "tenon/ops/cpu/batched/lane_groups.h"
@@ -14,23 +14,13 @@ namespace tenon {
 namespace {
 
 using test::normal;
+using test::ThreadsGuard;
 
 constexpr auto kFloat32 = DType::Float32;
 constexpr auto kFloat64 = DType::Float64;
 
 /// Fills all vectors but a lane of the last one, whether they have 4, 8 or 16.
 constexpr std::int64_t kBatch = 15;
-
-class ThreadsGuard {
- public:
-  explicit ThreadsGuard(int count) : before_(num_threads()) { set_num_threads(count); }
-  ~ThreadsGuard() { set_num_threads(before_); }
-  ThreadsGuard(const ThreadsGuard&) = delete;
-  ThreadsGuard& operator=(const ThreadsGuard&) = delete;
-
- private:
-  int before_;
-};
 
 /// What `compute` gives, which must be the same for any number of threads.
 template <class Compute>
@@ -88,8 +78,11 @@ TEST_P(BatchedConv2d, MatchesDefinition) {
       return std::vector<Tensor>{ops::conv2d(x.to(kFloat32), weight.to(kFloat32),
                                              add.defined() ? add.to(kFloat32) : add, c.options)};
     });
-    ASSERT_TRUE(ops::cpu::batched_conv2d_suits(c.x, results[0].shape(), {c.weight[2], c.weight[3]},
-                                               c.options));
+    const Tensor batched = empty_like(results[0]);
+    ASSERT_TRUE(ops::cpu::batched_conv2d(x.to(kFloat32), weight.to(kFloat32),
+                                         add.defined() ? add.to(kFloat32) : add, c.options,
+                                         batched));
+    test::expect_same_bits(batched, results[0]);
     expect_near(results,
                 {test::reference_conv2d(x, weight, add, c.options, results[0].shape()).tensor()});
   }
@@ -102,8 +95,6 @@ TEST_P(BatchedConv2d, GradientsAreThoseOfFloat64) {
   const Tensor weight = normal(c.weight, kFloat64, 5);
   const Tensor bias = normal({c.weight[0]}, kFloat64, 6);
   const Shape y = ops::conv2d(x, weight, bias, c.options).shape();
-  ASSERT_TRUE(
-      ops::cpu::batched_weight_gradient_suits(c.x, y, {c.weight[2], c.weight[3]}, c.options));
   const Tensor grad = normal(y, kFloat64, 7);
   const auto gradients = [&](DType dtype) {
     const Tensor a = test::leaf(x, dtype);
@@ -112,7 +103,12 @@ TEST_P(BatchedConv2d, GradientsAreThoseOfFloat64) {
     ops::conv2d(a, w, b, c.options).backward(grad.to(dtype));
     return std::vector<Tensor>{a.grad(), w.grad(), b.grad()};
   };
-  expect_near(for_all_threads([&] { return gradients(kFloat32); }), gradients(kFloat64));
+  const std::vector<Tensor> results = for_all_threads([&] { return gradients(kFloat32); });
+  expect_near(results, gradients(kFloat64));
+  const Tensor batched = empty_like(results[1]);
+  ASSERT_TRUE(
+      ops::cpu::batched_weight_gradient(x.to(kFloat32), grad.to(kFloat32), c.options, batched));
+  test::expect_same_bits(batched, results[1]);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, BatchedConv2d,
@@ -152,8 +148,11 @@ TEST_P(BatchedTransposed, MatchesDefinition) {
       return std::vector<Tensor>{ops::conv_transpose2d(
           x.to(kFloat32), weight.to(kFloat32), add.defined() ? add.to(kFloat32) : add, c.options)};
     });
-    ASSERT_TRUE(ops::cpu::batched_transposed_suits(c.x, results[0].shape(),
-                                                   {c.weight[2], c.weight[3]}, c.options));
+    const Tensor batched = empty_like(results[0]);
+    ASSERT_TRUE(ops::cpu::batched_transposed(x.to(kFloat32), weight.to(kFloat32),
+                                             add.defined() ? add.to(kFloat32) : add, c.options,
+                                             nullptr, batched));
+    test::expect_same_bits(batched, results[0]);
     expect_near(results, {test::reference_conv_transpose2d(x, weight, add, c.options).tensor()});
   }
 }
@@ -166,7 +165,6 @@ TEST_P(BatchedTransposed, BlockAndGradientsAreThoseOfFloat64) {
   const Tensor bias = normal({c.weight[1]}, kFloat64, 6);
   const ops::Epilogue epilogue{.mish = true, .add = 0.5, .min = -1e3, .max = 1e3, .scale = 2};
   const Shape z = test::transposed_shape(c.x, c.weight, c.options);
-  ASSERT_TRUE(ops::cpu::batched_backward_suits(c.x, z, {c.weight[2], c.weight[3]}, c.options));
   const Tensor grad = normal(z, kFloat64, 7);
   const auto results = [&](DType dtype) {
     const Tensor a = test::leaf(x, dtype);
@@ -176,7 +174,22 @@ TEST_P(BatchedTransposed, BlockAndGradientsAreThoseOfFloat64) {
     out.backward(grad.to(dtype));
     return std::vector<Tensor>{out.detach(), a.grad(), w.grad(), b.grad()};
   };
-  expect_near(for_all_threads([&] { return results(kFloat32); }), results(kFloat64));
+  const std::vector<Tensor> found = for_all_threads([&] { return results(kFloat32); });
+  expect_near(found, results(kFloat64));
+  const ops::cpu::simd::Chain chain{.mish = true,
+                                    .clamps = true,
+                                    .add = 0.5F,
+                                    .min = -1e3F,
+                                    .max = 1e3F,
+                                    .scale = 2,
+                                    .first_inside = -1e3F,
+                                    .last_inside = 1e3F};
+  std::vector<Tensor> batched;
+  for (std::size_t i = 1; i < found.size(); ++i) batched.push_back(empty_like(found[i]));
+  ASSERT_TRUE(ops::cpu::batched_backward(x.to(kFloat32), weight.to(kFloat32), bias.to(kFloat32),
+                                         grad.to(kFloat32), c.options, chain, batched[0],
+                                         batched[1], batched[2]));
+  for (std::size_t i = 0; i < batched.size(); ++i) test::expect_same_bits(batched[i], found[i + 1]);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, BatchedTransposed,
@@ -198,11 +211,16 @@ TEST(LaneGroups, FillLanesWhereLessThanAnEighthIsEmpty) {
 
 TEST(BatchedConvolution, LeavesLargeImagesAndGroupsToOthers) {
   using namespace ops::cpu;
-  EXPECT_FALSE(batched_conv2d_suits({16, 64, 256, 256}, {16, 64, 256, 256}, 3, {.padding = 1}));
-  EXPECT_FALSE(batched_conv2d_suits({16, 4, 8, 8}, {16, 4, 8, 8}, 1, {.groups = 2}));
-  EXPECT_FALSE(
-      batched_weight_gradient_suits({16, 64, 64, 64}, {16, 64, 64, 64}, 3, {.padding = 1}));
-  EXPECT_FALSE(batched_backward_suits({16, 64, 64, 64}, {16, 64, 64, 64}, 3, {.padding = 1}));
+  const Tensor wide = zeros({16, 64, 4, 512});
+  const Tensor large = zeros({16, 64, 32, 64});
+  const Tensor weight = zeros({64, 64, 3, 3});
+  EXPECT_FALSE(batched_conv2d(wide, weight, {}, {.padding = 1}, zeros_like(wide)));
+  EXPECT_FALSE(batched_transposed(wide, weight, {}, {.padding = 1}, nullptr, zeros_like(wide)));
+  EXPECT_FALSE(batched_weight_gradient(large, large, {.padding = 1}, zeros_like(weight)));
+  EXPECT_FALSE(batched_backward(large, weight, {}, large, {.padding = 1}, {}, zeros_like(large),
+                                zeros_like(weight), {}));
+  const Tensor small = zeros({16, 4, 8, 8});
+  EXPECT_FALSE(batched_conv2d(small, zeros({4, 2, 1, 1}), {}, {.groups = 2}, zeros_like(small)));
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "fused_block_reference.h"
-#include "tenon/core/parallel.h"
+#include "support/threads.h"
 #include "tenon/core/random.h"
 #include "tenon/ops/binary.h"
 
@@ -11,18 +11,7 @@ namespace tenon {
 namespace {
 
 using test::BlockCase;
-
-/// Restores the number of threads.
-class ThreadsGuard {
- public:
-  explicit ThreadsGuard(int count) : before_(num_threads()) { set_num_threads(count); }
-  ~ThreadsGuard() { set_num_threads(before_); }
-  ThreadsGuard(const ThreadsGuard&) = delete;
-  ThreadsGuard& operator=(const ThreadsGuard&) = delete;
-
- private:
-  int before_;
-};
+using test::ThreadsGuard;
 
 /// z, and the gradients of x, weight and bias.
 std::vector<Tensor> run(const BlockCase& block, DType dtype) {

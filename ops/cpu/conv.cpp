@@ -220,11 +220,7 @@ void weight_grad_typed(const Geometry& g, const T* x, const T* grad_out, T* grad
 void conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options,
             const Tensor& y) {
   if (y.numel() == 0) return;
-  if (x.dtype() == DType::Float32 &&
-      batched_conv2d_suits(x.shape(), y.shape(), {weight.size(2), weight.size(3)}, options)) {
-    batched_conv2d(x, weight, bias, options, y);
-    return;
-  }
+  if (x.dtype() == DType::Float32 && batched_conv2d(x, weight, bias, options, y)) return;
   const Geometry geometry(x.shape(), y.shape(), {weight.size(2), weight.size(3)}, options);
   visit_floating(x.dtype(), "conv2d", [&]<class T>() {
     conv2d_typed<T>(geometry, x.data<T>(), weight.data<T>(),
@@ -234,10 +230,7 @@ void conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Con
 
 void conv2d_weight_grad(const Tensor& x, const Tensor& grad_out, const Conv2dOptions& options,
                         const Tensor& grad_weight) {
-  if (x.dtype() == DType::Float32 &&
-      batched_weight_gradient_suits(x.shape(), grad_out.shape(),
-                                    {grad_weight.size(2), grad_weight.size(3)}, options)) {
-    batched_weight_gradient(x, grad_out, options, grad_weight);
+  if (x.dtype() == DType::Float32 && batched_weight_gradient(x, grad_out, options, grad_weight)) {
     return;
   }
   const Geometry geometry(x.shape(), grad_out.shape(), {grad_weight.size(2), grad_weight.size(3)},

@@ -83,10 +83,6 @@ struct WeightGradientPlan {
   }
 };
 
-LaneProblem problem_of(const Shape& x, const Shape& y, Pair kernel, const Conv2dOptions& options) {
-  return lane_problem(x, y, kernel, options.stride, options.padding, options.dilation);
-}
-
 /// The backward of a transposed convolution and its chain, a group of images at a time: y again,
 /// row by row, which turns the gradient of z into that of y in place; of it conv2d is x's gradient,
 /// and its products with x are the weight's.
@@ -96,18 +92,12 @@ class Backward {
            const ConvTranspose2dOptions& options)
       : kernels_(kernels),
         groups_(x[0], kernels.lanes),
-        forward_(LaneProducts::transposed(
-            kernels,
-            lane_problem(x, z, kernel, options.stride, options.padding, options.dilation))),
-        backward_(LaneProducts::conv2d(kernels, lane_problem(z, x, kernel, options.stride,
-                                                             options.padding, options.dilation))),
+        forward_(LaneProducts::transposed(kernels, problem_of(x, z, kernel, options))),
+        backward_(LaneProducts::conv2d(kernels, problem_of(z, x, kernel, options))),
         gradient_(kernels, forward_.window(), backward_.window(), options.stride.h,
                   backward_.phases().front().taps) {}
 
-  bool suits() const {
-    return groups_.fill_lanes() &&
-           std::max(x_size() + dy_size(), gradient_.size()) <= kMostElements;
-  }
+  bool fits() const { return std::max(x_size() + dy_size(), gradient_.size()) <= kMostElements; }
 
   struct Operands {
     const float *x, *grad_out;
@@ -253,18 +243,13 @@ class Backward {
 
 }  // namespace
 
-bool batched_weight_gradient_suits(const Shape& x, const Shape& y, Pair kernel,
-                                   const Conv2dOptions& options) {
-  const simd::Kernels& kernels = simd::kernels();
-  return options.groups == 1 && LaneGroups(x[0], kernels.lanes).fill_lanes() &&
-         WeightGradientPlan(kernels, problem_of(x, y, kernel, options)).fits();
-}
-
-void batched_weight_gradient(const Tensor& x, const Tensor& grad_out, const Conv2dOptions& options,
+bool batched_weight_gradient(const Tensor& x, const Tensor& grad_out, const Conv2dOptions& options,
                              const Tensor& grad_weight) {
+  if (!fills_lanes(x, options.groups)) return false;
   const simd::Kernels& kernels = simd::kernels();
   const Pair kernel{grad_weight.size(2), grad_weight.size(3)};
   const WeightGradientPlan plan(kernels, problem_of(x.shape(), grad_out.shape(), kernel, options));
+  if (!plan.fits()) return false;
   const float* still_data = plan.turned ? x.data<float>() : grad_out.data<float>();
   const float* moving_data = plan.turned ? grad_out.data<float>() : x.data<float>();
   const LaneGroups groups(x.size(0), kernels.lanes);
@@ -288,22 +273,20 @@ void batched_weight_gradient(const Tensor& x, const Tensor& grad_out, const Conv
         [&] { add(sums, total); });
   });
   plan.gradient.store(total.data(), plan.strides(grad_weight), grad_weight.data<float>());
+  return true;
 }
 
-bool batched_backward_suits(const Shape& x, const Shape& z, Pair kernel,
-                            const ConvTranspose2dOptions& options) {
-  return options.groups == 1 && Backward(simd::kernels(), x, z, kernel, options).suits();
-}
-
-void batched_backward(const Tensor& x, const Tensor& weight, const Tensor& bias,
+bool batched_backward(const Tensor& x, const Tensor& weight, const Tensor& bias,
                       const Tensor& grad_out, const ConvTranspose2dOptions& options,
                       const simd::Chain& chain, const Tensor& grad_x, const Tensor& grad_weight,
                       const Tensor& grad_bias) {
+  if (!fills_lanes(x, options.groups)) return false;
   const auto data = [](const Tensor& tensor) {
     return tensor.defined() ? tensor.data<float>() : nullptr;
   };
   const Pair kernel{weight.size(2), weight.size(3)};
   const Backward backward(simd::kernels(), x.shape(), grad_out.shape(), kernel, options);
+  if (!backward.fits()) return false;
   backward.run({.x = x.data<float>(),
                 .grad_out = grad_out.data<float>(),
                 .weights = backward.forward_weights(weight),
@@ -313,6 +296,7 @@ void batched_backward(const Tensor& x, const Tensor& weight, const Tensor& bias,
                 .grad_weight = data(grad_weight),
                 .grad_bias = data(grad_bias)},
                bias);
+  return true;
 }
 
 }  // namespace tenon::ops::cpu

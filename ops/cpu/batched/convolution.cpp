@@ -16,15 +16,6 @@ constexpr std::int64_t kWindowElements = 1 << 16;
 /// At least so many pieces of work for each thread, where there are rows enough.
 constexpr std::int64_t kItemsOfThread = 4;
 
-LaneProblem problem_of(const Shape& x, const Shape& y, Pair kernel, const Conv2dOptions& options) {
-  return lane_problem(x, y, kernel, options.stride, options.padding, options.dilation);
-}
-
-LaneProblem problem_of(const Shape& x, const Shape& z, Pair kernel,
-                       const ConvTranspose2dOptions& options) {
-  return lane_problem(x, z, kernel, options.stride, options.padding, options.dilation);
-}
-
 bool rows_fit(const LaneProducts& products) {
   return products.window_rows(1) * products.window().row_size() <= kWindowElements;
 }
@@ -100,39 +91,31 @@ class Forward {
 
 }  // namespace
 
-bool batched_conv2d_suits(const Shape& x, const Shape& y, Pair kernel,
-                          const Conv2dOptions& options) {
-  const simd::Kernels& kernels = simd::kernels();
-  return options.groups == 1 && LaneGroups(x[0], kernels.lanes).fill_lanes() &&
-         rows_fit(LaneProducts::conv2d(kernels, problem_of(x, y, kernel, options)));
-}
-
-void batched_conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
+bool batched_conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
                     const Conv2dOptions& options, const Tensor& y) {
+  if (!fills_lanes(x, options.groups)) return false;
   const Pair kernel{weight.size(2), weight.size(3)};
   const std::int64_t taps = kernel.h * kernel.w;
   const LaneProducts products =
       LaneProducts::conv2d(simd::kernels(), problem_of(x.shape(), y.shape(), kernel, options));
+  if (!rows_fit(products)) return false;
   Forward(products, products.packed_weights(weight, {weight.size(1) * taps, taps}), bias, nullptr)
       .run(x.data<float>(), y.data<float>());
+  return true;
 }
 
-bool batched_transposed_suits(const Shape& x, const Shape& z, Pair kernel,
-                              const ConvTranspose2dOptions& options) {
-  const simd::Kernels& kernels = simd::kernels();
-  return options.groups == 1 && LaneGroups(x[0], kernels.lanes).fill_lanes() &&
-         rows_fit(LaneProducts::transposed(kernels, problem_of(x, z, kernel, options)));
-}
-
-void batched_transposed(const Tensor& x, const Tensor& weight, const Tensor& bias,
+bool batched_transposed(const Tensor& x, const Tensor& weight, const Tensor& bias,
                         const ConvTranspose2dOptions& options, const simd::Chain* chain,
                         const Tensor& z) {
+  if (!fills_lanes(x, options.groups)) return false;
   const Pair kernel{weight.size(2), weight.size(3)};
   const std::int64_t taps = kernel.h * kernel.w;
   const LaneProducts products =
       LaneProducts::transposed(simd::kernels(), problem_of(x.shape(), z.shape(), kernel, options));
+  if (!rows_fit(products)) return false;
   Forward(products, products.packed_weights(weight, {taps, weight.size(1) * taps}), bias, chain)
       .run(x.data<float>(), z.data<float>());
+  return true;
 }
 
 }  // namespace tenon::ops::cpu

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "tenon/core/tensor.h"
 #include "tenon/ops/cpu/batched/lane_window.h"
 
 namespace tenon::ops::cpu {
@@ -25,5 +26,10 @@ class LaneGroups {
   std::int64_t batch_;
   std::int64_t lanes_;
 };
+
+/// Whether images of x [N, C, H, W], of one group of channels, nearly fill vectors.
+inline bool fills_lanes(const Tensor& x, std::int64_t groups) {
+  return groups == 1 && LaneGroups(x.size(0), simd::kernels().lanes).fill_lanes();
+}
 
 }  // namespace tenon::ops::cpu

@@ -32,19 +32,6 @@ struct Border {
 
 }  // namespace
 
-LaneProblem lane_problem(const Shape& x, const Shape& y, Pair kernel, Pair stride, Pair padding,
-                         Pair dilation) {
-  return {.batch = x[0],
-          .in_channels = x[1],
-          .out_channels = y[1],
-          .in = {x[2], x[3]},
-          .out = {y[2], y[3]},
-          .kernel = kernel,
-          .stride = stride,
-          .padding = padding,
-          .dilation = dilation};
-}
-
 LaneProducts LaneProducts::conv2d(const simd::Kernels& kernels, const LaneProblem& p) {
   LanePhase phase{.row = 0, .column = 0, .rows = p.out.h, .columns = p.out.w, .taps = {}};
   for (std::int64_t ky = 0; ky < p.kernel.h; ++ky) {

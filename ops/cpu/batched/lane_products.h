@@ -114,9 +114,19 @@ class LaneProducts {
   std::int64_t weight_count_ = 0;
 };
 
-/// The problem of conv2d of x with weight and result of these shapes; the same sizes with x and y
-/// exchanged describe the transposed convolution that is its gradient.
-LaneProblem lane_problem(const Shape& x, const Shape& y, Pair kernel, Pair stride, Pair padding,
-                         Pair dilation);
+/// The problem of conv2d of x with weight and result of these shapes, and of the transposed
+/// convolution: with the same sizes and x and y exchanged it describes the gradient.
+template <class Options>
+LaneProblem problem_of(const Shape& x, const Shape& y, Pair kernel, const Options& options) {
+  return {.batch = x[0],
+          .in_channels = x[1],
+          .out_channels = y[1],
+          .in = {x[2], x[3]},
+          .out = {y[2], y[3]},
+          .kernel = kernel,
+          .stride = options.stride,
+          .padding = options.padding,
+          .dilation = options.dilation};
+}
 
 }  // namespace tenon::ops::cpu

@@ -399,9 +399,7 @@ void transposed_backward(const Tensor& x, const Tensor& weight, const Tensor& bi
                          const Tensor& grad_out, const ConvTranspose2dOptions& options,
                          const simd::Chain& chain, const Tensor& grad_x, const Tensor& grad_weight,
                          const Tensor& grad_bias) {
-  if (batched_backward_suits(x.shape(), grad_out.shape(), {weight.size(2), weight.size(3)},
-                             options)) {
-    batched_backward(x, weight, bias, grad_out, options, chain, grad_x, grad_weight, grad_bias);
+  if (batched_backward(x, weight, bias, grad_out, options, chain, grad_x, grad_weight, grad_bias)) {
     return;
   }
   const auto data = [](const Tensor& tensor) {

@@ -137,10 +137,7 @@ class Forward {
 void transposed_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
                         const ConvTranspose2dOptions& options, const simd::Chain* chain,
                         const Tensor& z) {
-  if (batched_transposed_suits(x.shape(), z.shape(), {weight.size(2), weight.size(3)}, options)) {
-    batched_transposed(x, weight, bias, options, chain, z);
-    return;
-  }
+  if (batched_transposed(x, weight, bias, options, chain, z)) return;
   const TransposedPlan plan(x.shape(), weight.shape(), z.shape(), options);
   Forward(plan, simd::kernels(), weight, bias, chain).run(x.data<float>(), z.data<float>());
 }
