@@ -200,7 +200,8 @@ struct Inputs {
         dy(DeviceRows::of_output(operands.dy, shape, precision)) {}
 
   /// Slice by slice of so many images, over a workspace full of NaN and into a gradient that is.
-  Tensor run(const WeightGradientPlan& plan, const std::vector<int>& slices) const {
+  Tensor run(const WeightGradientPlan& plan, const std::vector<int>& slices,
+             bool beside = false) const {
     constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
     const TransposedShape& s = problem.shape;
     const TensorOptions options{.device = Device::cuda()};
@@ -210,8 +211,9 @@ struct Inputs {
         kNan, options);
     int first = 0;
     for (const int count : slices) {
+      if (beside) synchronize(Device::cuda());  // there is nothing that it would have to wait for
       accumulate_weight_gradient(plan, x.rows.part(first, count), dy.rows.part(first, count),
-                                 workspace, first > 0);
+                                 workspace, first > 0, beside);
       first += count;
     }
     finish_weight_gradient(plan, workspace, gradient);
@@ -380,8 +382,11 @@ TEST_P(WeightGradientAccuracy, SlicesOfTheBatchAddUp) {
   std::vector<WeightGradientPlan> plans = all_plans(slice);
   plans.push_back(plan_weight_gradient(slice, WeightGradientTarget::of(Device::cuda())));
   for (const WeightGradientPlan& plan : plans) {
-    const Tensor got = inputs.run(plan, {2, 2, 1});
-    ASSERT_EQ(test::wrong_elements(got, tensor(wanted, got.shape()), 0), "") << describe(plan);
+    for (const bool beside : {false, true}) {
+      const Tensor got = inputs.run(plan, {2, 2, 1}, beside);
+      ASSERT_EQ(test::wrong_elements(got, tensor(wanted, got.shape()), 0), "")
+          << describe(plan) << ", beside: " << beside;
+    }
   }
 }
 

@@ -4,11 +4,13 @@
 #include <optional>
 #include <unordered_map>
 
+#include "tenon/core/cuda/runtime.h"
 #include "tenon/core/kernels.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cuda/fused/backward_kernels.h"
 #include "tenon/ops/cuda/fused/bias_sums.h"
 #include "tenon/ops/cuda/fused/channel_rows_ops.h"
+#include "tenon/ops/cuda/fused/gradient_pair.h"
 #include "tenon/ops/cuda/fused/weight_gradient.h"
 
 namespace tenon::ops::cuda {
@@ -35,8 +37,9 @@ struct Plan {
   OperandKind operand;
   ChannelRows x;  ///< of the whole batch, without memory
   ChannelRows grad_y;
-  int slice;                  ///< images of one
-  WeightGradientPlan weight;  ///< of a slice, the last one too
+  int slice;                         ///< images of one
+  WeightGradientPlan weight;         ///< of a slice, the last one too
+  std::optional<GradientPair> pair;  ///< how dx and dw are made at once, where both are wanted
 
   int last_slice() const { return (shape.images - 1) % slice + 1; }
   /// Rows that are left of the sums for the bias of so many images.
@@ -58,9 +61,14 @@ std::optional<Plan> make_plan(const BlockProblem& problem) {
                                   problem.z[1] * std::int64_t{sizeof(float)};
   TransposedShape slice = shape;
   slice.images = images_of_slice(shape.images, x.bytes() + grad_y.bytes() + bias_bytes);
-  const WeightGradientPlan weight =
-      plan_weight_gradient({slice, operand, false}, {target.multiprocessors, target.shared_bytes});
-  return Plan{*kernels, shape, operand, x, grad_y, slice.images, weight};
+  const WeightGradientProblem weight_problem{slice, operand, false};
+  const WeightGradientTarget weight_target{target.multiprocessors, target.shared_bytes};
+  const WeightGradientPlan weight = plan_weight_gradient(weight_problem, weight_target);
+  return Plan{
+      *kernels, shape,
+      operand,  x,
+      grad_y,   slice.images,
+      weight,   pair_gradients(kernels->data_gradient, weight, weight_problem, weight_target)};
 }
 
 /// This thread's plan for a problem; null where there is none. Valid until the next call.
@@ -113,7 +121,7 @@ class Backward {
         x_memory_(allocate_rows(x_rows_, x.device())),
         grad_y_memory_(allocate_rows(grad_y_rows_, x.device())) {
     if (grad_weight.defined()) {
-      workspace_ = empty_float({plan.weight.workspace_floats()}, x.device());
+      workspace_ = empty_float({weight_plan().workspace_floats()}, x.device());
     }
     if (grad_bias.defined()) {
       const std::int64_t whole_slices = (plan.shape.images - 1) / plan.slice;
@@ -128,13 +136,19 @@ class Backward {
       run_slice(first, std::min(plan_.slice, plan_.shape.images - first));
     }
     form_in_float(grad_weight_, [&](const Tensor& gradient) {
-      finish_weight_gradient(plan_.weight, workspace_, gradient);
+      finish_weight_gradient(weight_plan(), workspace_, gradient);
     });
     form_in_float(grad_bias_,
                   [&](const Tensor& gradient) { finish_bias_gradient(bias_rows_, gradient); });
   }
 
  private:
+  /// Whether dx and dw are made at once.
+  bool at_once() const { return plan_.pair && grad_x_.defined() && grad_weight_.defined(); }
+  const WeightGradientPlan& weight_plan() const {
+    return at_once() ? plan_.pair->weight : plan_.weight;
+  }
+
   ChannelRows of_slice(const ChannelRows& rows) const {
     ChannelRows slice = rows;
     slice.images = slice.buffer_images = plan_.slice;
@@ -151,14 +165,17 @@ class Backward {
     run_sum_gradient(sums, x, weight_, bias_, images_of(grad_out_, first, count), epilogue_, grad_y,
                      bias_sums);
     if (grad_x_.defined()) {
+      const int all = tenon::cuda::properties(x_.device()).multiprocessors;
       run_data_gradient(plan_.kernels.data_gradient, grad_y, weight_,
-                        images_of(grad_x_, first, count));
-    }
-    if (grad_bias_.defined()) {
-      add_bias_rows(bias_sums, bias_rows_, first / plan_.slice * plan_.bias_rows(plan_.slice));
+                        images_of(grad_x_, first, count),
+                        at_once() ? plan_.pair->data_multiprocessors : all);
     }
     if (grad_weight_.defined()) {
-      accumulate_weight_gradient(plan_.weight, x, grad_y, workspace_, first > 0);
+      accumulate_weight_gradient(weight_plan(), x, grad_y, workspace_, first > 0, at_once());
+    }
+    if (grad_bias_.defined()) {
+      add_bias_rows(bias_sums, bias_rows_, first / plan_.slice * plan_.bias_rows(plan_.slice),
+                    at_once());
     }
   }
 

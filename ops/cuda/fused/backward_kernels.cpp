@@ -35,8 +35,8 @@ KernelArguments arguments_of(const KernelPlan& plan, const ChannelRows& rows,
 }
 
 void launch(const KernelPlan& plan, const KernelArguments& arguments, const Epilogue& epilogue,
-            Device device) {
-  plan.row->launch(arguments, epilogue, blocks_of(plan, arguments.tiling, device),
+            int multiprocessors, Device device) {
+  plan.row->launch(arguments, epilogue, blocks_of(plan, arguments.tiling, multiprocessors),
                    plan.shared_bytes, device);
 }
 
@@ -94,17 +94,17 @@ void run_sum_gradient(const KernelPlan& plan, const ChannelRows& x, const Tensor
   const std::size_t bytes = item_size(grad_out.dtype()) * static_cast<std::size_t>(run);
   arguments.aligned = reinterpret_cast<std::uintptr_t>(grad_out.raw_data()) % bytes == 0 &&
                       grad_out.shape()[3] % run == 0;
-  launch(plan, arguments, epilogue, device);
+  launch(plan, arguments, epilogue, tenon::cuda::properties(device).multiprocessors, device);
 }
 
 void run_data_gradient(const KernelPlan& plan, const ChannelRows& grad_y, const Tensor& weight,
-                       const Tensor& grad_x) {
+                       const Tensor& grad_x, int multiprocessors) {
   const Device device = weight.device();
   const tenon::cuda::DeviceGuard guard(device);
   const Tensor packed = packed_weights(plan, weight);
   KernelArguments arguments = arguments_of(plan, grad_y, packed);
   arguments.z = grad_x.raw_data();
-  launch(plan, arguments, Epilogue{}, device);
+  launch(plan, arguments, Epilogue{}, multiprocessors, device);
 }
 
 }  // namespace tenon::ops::cuda

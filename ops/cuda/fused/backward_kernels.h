@@ -34,8 +34,8 @@ void run_sum_gradient(const KernelPlan& plan, const ChannelRows& x, const Tensor
                       const Tensor& bias, const Tensor& grad_out, const Epilogue& epilogue,
                       const ChannelRows& grad_y, const Tensor& bias_sums);
 
-/// dx [N, Cin, H, W], contiguous, from dy and w.
+/// dx [N, Cin, H, W], contiguous, from dy and w, by so many multiprocessors.
 void run_data_gradient(const KernelPlan& plan, const ChannelRows& grad_y, const Tensor& weight,
-                       const Tensor& grad_x);
+                       const Tensor& grad_x, int multiprocessors);
 
 }  // namespace tenon::ops::cuda

@@ -14,9 +14,9 @@ constexpr int kStrands = kThreads / kColumns;  // threads that share the rows of
 /// Blocks: sums, and tiles of columns. All of a thread's rows are under way at once.
 __global__ void __launch_bounds__(kThreads)
     add_rows_kernel(const tenon::cuda::PreviousKernel previous, const float* rows,
-                    std::int64_t count, int columns, float* sums) {
+                    std::int64_t count, int columns, float* sums, bool beside) {
   __shared__ float partial[kThreads];
-  previous.wait();
+  if (!beside) previous.wait();
   let_next_kernel_begin();
   const int lane = static_cast<int>(threadIdx.x) % kColumns;
   const int strand = static_cast<int>(threadIdx.x) / kColumns;
@@ -33,23 +33,26 @@ __global__ void __launch_bounds__(kThreads)
   for (const float value : values) sum += value;
   partial[threadIdx.x] = sum;
   __syncthreads();
-  if (strand != 0 || column >= columns) return;
-  for (int other = 1; other < kStrands; ++other) sum += partial[other * kColumns + lane];
-  sums[std::int64_t{blockIdx.x} * columns + column] = sum;
+  if (strand == 0 && column < columns) {
+    for (int other = 1; other < kStrands; ++other) sum += partial[other * kColumns + lane];
+    sums[std::int64_t{blockIdx.x} * columns + column] = sum;
+  }
+  // Whoever waits for this kernel relies on those ahead of it, too.
+  if (beside) previous.wait();
 }
 
 }  // namespace
 
-void add_bias_rows(const Tensor& rows, const Tensor& sums, std::int64_t first) {
+void add_bias_rows(const Tensor& rows, const Tensor& sums, std::int64_t first, bool beside) {
   const Device device = rows.device();
   const tenon::cuda::DeviceGuard guard(device);
   const std::int64_t count = rows.shape()[0];
   const int columns = static_cast<int>(rows.shape()[1]);
   const dim3 blocks(static_cast<unsigned>(bias_rows_of_sums(count)),
                     static_cast<unsigned>((columns + kColumns - 1) / kColumns));
-  tenon::cuda::launch<add_rows_kernel>({blocks, kThreads}, device,
-                                       static_cast<const float*>(rows.raw_data()), count, columns,
-                                       static_cast<float*>(sums.raw_data()) + first * columns);
+  tenon::cuda::launch<add_rows_kernel>(
+      {blocks, kThreads}, device, static_cast<const float*>(rows.raw_data()), count, columns,
+      static_cast<float*>(sums.raw_data()) + first * columns, beside);
 }
 
 void finish_bias_gradient(const Tensor& rows, const Tensor& gradient) {

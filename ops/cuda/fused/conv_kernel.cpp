@@ -381,9 +381,9 @@ double share_inside(const Tiling& t) {
   return positions / (static_cast<double>(t.tiles()) / t.units() * t.tile.positions());
 }
 
-int blocks_of(const KernelPlan& plan, const Tiling& tiling, Device device) {
+int blocks_of(const KernelPlan& plan, const Tiling& tiling, int multiprocessors) {
   const int units = tiling.units();
-  const int blocks = std::min(tenon::cuda::properties(device).multiprocessors, tiling.tiles());
+  const int blocks = std::min(multiprocessors, tiling.tiles());
   // A block whose weights stay keeps to one unit.
   return plan.row->config.resident ? std::max(1, blocks / units) * units : blocks;
 }
@@ -425,7 +425,9 @@ void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weig
       .stages_of_sum = stages_of_sum(plan.tiling),
       .aligned = divides(address, vector_bytes) && x.shape()[3] % row.config.vector == 0,
       .take_turns = row.take_turns && plan.tiling.stages <= plan.slots};
-  row.launch(arguments, epilogue, blocks_of(plan, plan.tiling, device), plan.shared_bytes, device);
+  const int multiprocessors = tenon::cuda::properties(device).multiprocessors;
+  row.launch(arguments, epilogue, blocks_of(plan, plan.tiling, multiprocessors), plan.shared_bytes,
+             device);
   if (sums.defined()) add_partial_sums(sums, plan.parts, options.groups, bias, epilogue, z);
   if (found_nan.defined()) {
     replace_nan_by_exact_sums(x, weight.contiguous(), bias, options, epilogue, z,

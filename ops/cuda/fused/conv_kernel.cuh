@@ -204,13 +204,15 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
     if constexpr (Config::value.work == Work::SumGradient) {
       if constexpr (bias_comes_late(Config::value)) bias.load(arguments, place);
       if constexpr (kKeepsPlaces) {
-        tile_finish.finish(sums, bias, chain, shared, gradients);
+        bias.add_to(sums);
+        tile_finish.finish(sums, chain, shared, gradients);
       } else {
         int again = tile;
         asm volatile("" : "+r"(again));  // so that the compiler does not know it
         const TilePlace place_again(t, again);
+        bias.add_to(sums);
         TileFinish<Operand, Config, Chain>(arguments, place_again, group, shared + layout.gradients)
-            .finish(sums, bias, chain, shared, gradients);
+            .finish(sums, chain, shared, gradients);
       }
       if constexpr (bias_comes_late(Config::value)) bias.forget();
     } else if constexpr (Config::value.split) {
@@ -266,7 +268,8 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
     list_places<Config>(t, reinterpret_cast<int*>(shared + layout.places));
   }
   previous.wait();
-  // The blocks of a kernel behind this one may wait on the multiprocessors that run out of tiles.
+  // The blocks of a kernel behind this one may wait on the multiprocessors that run out of tiles,
+  // or run beside it (weight_gradient.h).
   let_next_kernel_begin();
   if (Config::value.resident && threadIdx.x == 0) {
     const TilePlace first(t, tile_of<Config>(t, static_cast<int>(blockIdx.x)));

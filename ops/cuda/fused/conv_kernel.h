@@ -67,8 +67,9 @@ Tensor packed_weights(const KernelPlan& plan, const Tensor& weight);
 /// The part of the positions of all tiles that are positions of y.
 double share_inside(const Tiling& tiling);
 
-/// Blocks that the plan's kernel is launched with for the tiles of `tiling`.
-int blocks_of(const KernelPlan& plan, const Tiling& tiling, Device device);
+/// Blocks that the plan's kernel is launched with for the tiles of `tiling` on so many
+/// multiprocessors.
+int blocks_of(const KernelPlan& plan, const Tiling& tiling, int multiprocessors);
 
 /// z = epilogue(conv_transpose2d(x, weight, bias)) by `plan`; x contiguous, z contiguous and
 /// beginning at a multiple of 16 bytes, as new tensors do; bias may be undefined. The same bits for

@@ -10,6 +10,30 @@
 
 namespace tenon::ops::cuda {
 
+/// How many steps of eight channels become dy in one round of a loop. The chain's gradient over all
+/// sums in one straight run is 80 KB of instructions, which fit no cache: each tile waited for
+/// them, and the first one for memory. So the code of a round is there once, and the registers of
+/// the next move to where it looks for them.
+constexpr int steps_of_round(KernelConfig config) {
+  constexpr int kMostSums = 32;  // of a thread
+  const int all = config.channels / 8;
+  int steps = all;
+  while (steps > 1 && (all % steps != 0 || 4 * config.phases() * steps > kMostSums)) --steps;
+  return steps;
+}
+
+/// Moves the sums behind the first kSteps steps of a block down to the first place.
+template <class Config, int kSteps>
+__device__ void move_steps(float (&sums)[Config::value.phases()][Config::value.channels / 2]) {
+#pragma unroll
+  for (int phase = 0; phase < Config::value.phases(); ++phase) {
+#pragma unroll
+    for (int i = 0; i + 4 * kSteps < Config::value.channels / 2; ++i) {
+      sums[phase][i] = sums[phase][i + 4 * kSteps];
+    }
+  }
+}
+
 /// Neighbouring columns of the gradient of z as they come from memory, two 16-bit numbers in a word
 /// where their count is even.
 template <class Element, int kCount>
@@ -206,11 +230,10 @@ class SumGradientTile {
     }
   }
 
-  /// Turns the sums into dy, and writes its sums over the warp's 16 positions. `shared` is the
-  /// block's memory, `ring` where the group has come to in its boxes.
-  template <class Bias>
-  __device__ void finish(const Sums<Config>& sums, const Bias& bias, const Chain& chain,
-                         char* shared, RingPosition& ring) {
+  /// Turns the sums, which hold the bias and are used up, into dy, and writes its sums over the
+  /// warp's 16 positions. `shared` is the block's memory, `ring` where the group has come to in its
+  /// boxes.
+  __device__ void finish(Sums<Config>& sums, const Chain& chain, char* shared, RingPosition& ring) {
     int thread = static_cast<int>(threadIdx.x);
     // Places are found again: kept over the products they would take too many registers.
     asm volatile("" : "+r"(thread));
@@ -219,7 +242,7 @@ class SumGradientTile {
     if constexpr (kBoxes) {
       const int slots = arguments_.gradient.slots;
       if (slots == 0) {
-        run<false, GradientSource::Memory>(places, sums, bias, chain, NoBoxes());
+        run<false, GradientSource::Memory>(places, sums, chain, NoBoxes());
         return;
       }
       constexpr int kStepBytes = kConfig.gradient_step_bytes(sizeof(Element));
@@ -227,15 +250,15 @@ class SumGradientTile {
                                                slots, gradients_ + group_ * slots * kStepBytes,
                                                thread, ring);
       if (whole) {
-        run<true, GradientSource::Boxes>(places, sums, bias, chain, boxes);
+        run<true, GradientSource::Boxes>(places, sums, chain, boxes);
       } else {
-        run<false, GradientSource::Boxes>(places, sums, bias, chain, boxes);
+        run<false, GradientSource::Boxes>(places, sums, chain, boxes);
       }
     } else if (arguments_.aligned && whole) {
       constexpr auto kSource = Run::kCopies ? GradientSource::Copies : GradientSource::Memory;
-      run<true, kSource>(places, sums, bias, chain, NoBoxes());
+      run<true, kSource>(places, sums, chain, NoBoxes());
     } else {
-      run<false, GradientSource::Memory>(places, sums, bias, chain, NoBoxes());
+      run<false, GradientSource::Memory>(places, sums, chain, NoBoxes());
     }
   }
 
@@ -329,40 +352,50 @@ class SumGradientTile {
     }
   }
 
-  template <bool kWhole, GradientSource kSource, class Bias, class Boxes>
-  __device__ void run(const Places& places, const Sums<Config>& sums, const Bias& bias,
-                      const Chain& chain, Boxes&& boxes) const {
+  template <bool kWhole, GradientSource kSource, class Boxes>
+  __device__ void run(const Places& places, Sums<Config>& sums, const Chain& chain,
+                      Boxes&& boxes) const {
+    constexpr int kStepsOfBlock = kHalvesOfBlock / 2;
+    // Others count with the number of a step when they are compiled.
+    constexpr int kSteps =
+        kSource == GradientSource::Boxes ? steps_of_round(kConfig) : kStepsOfBlock;
     float* bias_sums = this->bias_sums();
     float totals[2] = {0.0f, 0.0f};
 #pragma unroll
-    for (int step = 0; step < kHalves / 2; ++step) {
-      Runs runs[2];
-      if constexpr (kSource == GradientSource::Boxes) take(boxes, runs);
+    for (int block = 0; block < kConfig.blocks; ++block) {
+#pragma unroll 1
+      for (int first_step = 0; first_step < kStepsOfBlock; first_step += kSteps) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int index = 2 * step + half;
-        if constexpr (kSource == GradientSource::Copies) take(places, index, runs[half]);
-        if constexpr (kSource == GradientSource::Memory) {
-          // Before sm_90 loads of many halves at once would take registers that there are not.
-          if constexpr (!kKeepsPlaces) asm volatile("" ::: "memory");
-          load<kWhole>(places, index, runs[half]);
+        for (int j = 0; j < kSteps; ++j) {
+          const int step = kSteps == kStepsOfBlock ? j : first_step + j;
+          Runs runs[2];
+          if constexpr (kSource == GradientSource::Boxes) take(boxes, runs);
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const int index = block * kHalvesOfBlock + 2 * step + half;
+            if constexpr (kSource == GradientSource::Copies) take(places, index, runs[half]);
+            if constexpr (kSource == GradientSource::Memory) {
+              // Before sm_90 loads of many halves at once would take registers that there are not.
+              if constexpr (!kKeepsPlaces) asm volatile("" ::: "memory");
+              load<kWhole>(places, index, runs[half]);
+            }
+            write<kWhole>(places, block, step, half, runs[half], sums[block], j, chain, totals);
+          }
+          write_bias_sums<kWhole>(
+              places.channel + 8 * step, totals,
+              bias_sums + block * 4 * arguments_.tiling.shape.groups * out_channels());
         }
-        write<kWhole>(places, index, runs[half], sums, bias, chain, totals);
+        if constexpr (kSteps < kStepsOfBlock) move_steps<Config, kSteps>(sums[block]);
       }
-      const int channel = places.channel + 2 * step % kHalvesOfBlock / 2 * 8;
-      write_bias_sums<kWhole>(channel, totals,
-                              bias_sums + 2 * step / kHalvesOfBlock * 4 *
-                                              arguments_.tiling.shape.groups * out_channels());
     }
   }
 
-  template <bool kWhole, class Bias>
-  __device__ void write(const Places& places, int index, const Runs& runs, const Sums<Config>& sums,
-                        const Bias& bias, const Chain& chain, float (&totals)[2]) const {
-    const int block = index / kHalvesOfBlock;
-    const int half = index % 2;
-    const int j = index % kHalvesOfBlock / 2;
-    const int chunk = 8 * j / kRow;
+  /// dy of half `half` of a step, whose sums are those of step `j` in `sums`.
+  template <bool kWhole>
+  __device__ void write(const Places& places, int block, int step, int half, const Runs& runs,
+                        const float (&sums)[kConfig.phases()][kConfig.channels / 2], int j,
+                        const Chain& chain, float (&totals)[2]) const {
+    const int chunk = 8 * step / kRow;
     const ChannelRows& rows = arguments_.gradient.grad_y;
     const std::int64_t chunk_bytes = 16 * rows.chunk_rows();
     const std::int64_t phase_bytes = 16 * static_cast<std::int64_t>(rows.rows) * rows.columns;
@@ -376,9 +409,9 @@ class SumGradientTile {
         for (int odd = 0; odd < 2; ++odd) {
           // Beyond z dy is zero, whatever the chain makes of y.
           const bool exists =
-              kWhole || (places.channel + 8 * j + odd < out_channels() &&
+              kWhole || (places.channel + 8 * step + odd < out_channels() &&
                          places.row[block][half] + i < height() && k < places.inside[block][half]);
-          const float y = sums[block][phase][4 * j + 2 * half + odd] + bias(j, odd);
+          const float y = sums[phase][4 * j + 2 * half + odd];
           values[odd] = exists ? chain.straight_gradient(y, runs[odd][i][k]) : 0.0f;
           totals[odd] += values[odd];
         }

@@ -76,20 +76,29 @@ class TileBias {
 
   /// sums = the bias.
   __device__ void fill(Sums<Config>& sums) const {
+    visit(sums, [](float& sum, float value) { sum = value; });
+  }
+  /// sums += the bias.
+  __device__ void add_to(Sums<Config>& sums) const {
+    visit(sums, [](float& sum, float value) { sum += value; });
+  }
+
+ private:
+  static constexpr int kCount = Config::value.channels / 4;
+
+  template <class Visit>
+  __device__ void visit(Sums<Config>& sums, const Visit& visit_sum) const {
 #pragma unroll
     for (int block = 0; block < Config::value.blocks; ++block) {
 #pragma unroll
       for (int phase = 0; phase < Config::value.phases(); ++phase) {
 #pragma unroll
         for (int i = 0; i < Config::value.channels / 2; ++i) {
-          sums[block][phase][i] = (*this)(i / 4, i % 2);
+          visit_sum(sums[block][phase][i], (*this)(i / 4, i % 2));
         }
       }
     }
   }
-
- private:
-  static constexpr int kCount = Config::value.channels / 4;
 
   Element values_[kCount];
   int unit_ = -1;

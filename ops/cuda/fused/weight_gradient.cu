@@ -145,7 +145,8 @@ std::span<const WeightGradientRow> weight_gradient_rows() {
 }
 
 void accumulate_weight_gradient(const WeightGradientPlan& plan, const ChannelRows& x,
-                                const ChannelRows& dy, const Tensor& workspace, bool continues) {
+                                const ChannelRows& dy, const Tensor& workspace, bool continues,
+                                bool beside) {
   const Device device = workspace.device();
   const tenon::cuda::DeviceGuard guard(device);
   for (const ChannelRows& rows : {x, dy}) {
@@ -157,6 +158,7 @@ void accumulate_weight_gradient(const WeightGradientPlan& plan, const ChannelRow
                                     .dy = OperandSource(dy),
                                     .workspace = static_cast<float*>(workspace.raw_data()),
                                     .continues = continues,
+                                    .beside = beside,
                                     .tiling = plan.tiling};
   arguments.tiling.shape.images = x.images;
   plan.row->launch(arguments, plan.shared_bytes(), device);

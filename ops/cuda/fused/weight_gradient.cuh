@@ -72,7 +72,10 @@ __device__ void produce(const BlockView<Operand, Config>& view) {
                                 view.dy_chunks, view.unit.slots * t.positions(),
                                 16 * t.dy_chunk_rows);
   const TilePosition step(t, t.splits);
-  TilePosition tile(t, view.block.split);
+  // A data gradient goes through dy backwards, and what one of the two has read is in the L2 cache
+  // for the other.
+  const bool backwards = arguments.beside;
+  TilePosition tile(t, backwards ? t.tiles() - 1 - view.block.split : view.block.split);
   RingPosition ring{0, 1};  // all slots are empty at first
   for (int number = view.block.split; number < t.tiles(); number += t.splits) {
     view.empty()[ring.slot].wait(ring.parity);
@@ -88,7 +91,11 @@ __device__ void produce(const BlockView<Operand, Config>& view) {
                                                tile.row, tile.column, item);
     }
     arrive_with_copies(view.full()[ring.slot]);
-    tile.advance(t, step);
+    if (backwards) {
+      tile.retreat(t, step);
+    } else {
+      tile.advance(t, step);
+    }
     ring.advance(t.tile.stages);
   }
 }
@@ -191,12 +198,18 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
     }
   }
   __syncthreads();
-  previous.wait();
+  if (arguments.beside) {
+    let_next_kernel_begin();  // it may be one of those that run beside others, too
+  } else {
+    previous.wait();
+  }
   if (threadIdx.x < 32 * Config::value.producers) {
     produce(view);
   } else {
     consume(view);
   }
+  // Whoever waits for this kernel relies on those ahead of it, too.
+  if (arguments.beside) previous.wait();
 }
 
 template <class Operand, class Config>

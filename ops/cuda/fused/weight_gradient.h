@@ -51,8 +51,13 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
 /// `input_rows`, `dy` as `output_rows`, of the same images, which may be fewer than the plan's. The
 /// order of the sum is that of the plan and the calls alone, so that the result is the same bits
 /// each time.
+///
+/// With `beside` the kernel does not wait for those ahead in the stream, but for their start: they
+/// must leave x, dy and the workspace alone, and the first of them must itself have waited before
+/// it let the next one begin. What comes behind this call finds all of them done, as ever.
 void accumulate_weight_gradient(const WeightGradientPlan& plan, const ChannelRows& x,
-                                const ChannelRows& dy, const Tensor& workspace, bool continues);
+                                const ChannelRows& dy, const Tensor& workspace, bool continues,
+                                bool beside = false);
 
 /// gradient = dW, [groups·Cin, Cout, kH, kW] float32 contiguous (Cin and Cout of a group), of all
 /// images that were accumulated in `workspace`, which stays as it is. The order of the sum is the

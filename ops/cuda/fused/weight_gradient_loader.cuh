@@ -73,6 +73,20 @@ struct TilePosition {
       ++image;
     }
   }
+  /// The same backwards.
+  __device__ void retreat(const WeightGradientTiling& t, const TilePosition& step) {
+    image -= step.image;
+    row -= step.row;
+    column -= step.column;
+    if (column < 0) {
+      column += t.column_tiles * t.tile.columns;
+      row -= t.tile.rows;
+    }
+    if (row < 0) {
+      row += t.row_tiles * t.tile.rows;
+      --image;
+    }
+  }
 };
 
 // ---- filling ---------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ struct WeightGradientArguments {
   OperandSource dy;
   float* workspace;
   bool continues;  ///< the sums begin with those in the workspace
+  bool beside;     ///< the kernel ahead, which began when dy was there
   WeightGradientTiling tiling;
 };
 
