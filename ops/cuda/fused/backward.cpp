@@ -64,11 +64,9 @@ std::optional<Plan> make_plan(const BlockProblem& problem) {
   const WeightGradientProblem weight_problem{slice, operand, false};
   const WeightGradientTarget weight_target{target.multiprocessors, target.shared_bytes};
   const WeightGradientPlan weight = plan_weight_gradient(weight_problem, weight_target);
-  return Plan{
-      *kernels, shape,
-      operand,  x,
-      grad_y,   slice.images,
-      weight,   pair_gradients(kernels->data_gradient, weight, weight_problem, weight_target)};
+  const std::optional<GradientPair> pair =
+      pair_gradients(kernels->data_gradient, weight, weight_problem, weight_target);
+  return Plan{*kernels, shape, operand, x, grad_y, slice.images, weight, pair};
 }
 
 /// This thread's plan for a problem; null where there is none. Valid until the next call.
@@ -143,7 +141,8 @@ class Backward {
   }
 
  private:
-  /// Whether dx and dw are made at once.
+  /// Whether dx and dw are made at once. (dw's last bits depend on it, as on anything that changes
+  /// the number of its blocks.)
   bool at_once() const { return plan_.pair && grad_x_.defined() && grad_weight_.defined(); }
   const WeightGradientPlan& weight_plan() const {
     return at_once() ? plan_.pair->weight : plan_.weight;
