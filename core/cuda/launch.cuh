@@ -9,8 +9,8 @@ namespace tenon::cuda {
 
 /// The kernel ahead in the stream. A kernel whose first parameter this is begins with `wait()`, in
 /// every thread that touches memory, or, where it is meant to run beside others, ends with it;
-/// `launch` supplies the argument. In return the device may set such a kernel up while the one ahead
-/// still runs ("programmatic dependent launch"), and its launch costs the host less.
+/// `launch` supplies the argument. In return the device may set such a kernel up while the one
+/// ahead still runs ("programmatic dependent launch"), and its launch costs the host less.
 ///
 /// The order of a stream is kept. The wait ends when the kernel ahead has completed and its writes
 /// can be seen, and that kernel, if it waits too, completed only after the one ahead of it: so
