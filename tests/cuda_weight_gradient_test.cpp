@@ -235,13 +235,17 @@ std::vector<int> slices_of(int images, int most) {
 /// memory.
 std::vector<WeightGradientPlan> all_plans(const WeightGradientProblem& problem) {
   const std::vector<WeightGradientTile> tiles{{2, 16, 4, 1, 1}, {2, 8, 3, 2, 1},  {8, 8, 2, 1, 2},
-                                              {1, 32, 2, 2, 1}, {4, 16, 3, 1, 4}, {1, 16, 4, 2, 2}};
+                                              {1, 32, 2, 2, 1}, {4, 16, 3, 1, 4}, {1, 16, 4, 2, 2},
+                                              {4, 8, 3, 1, 1}};
   std::vector<WeightGradientPlan> plans;
   for (const WeightGradientRow& row : ops::cuda::weight_gradient_rows()) {
     if (row.operand != problem.operand || row.config.split != problem.split) continue;
     for (const WeightGradientTile& tile : tiles) {
       for (const int shared_kb : {227, 99}) {
-        const WeightGradientTarget target{.multiprocessors = 132, .shared_bytes = shared_kb * 1024};
+        const WeightGradientTarget target{
+            .multiprocessors = 132,
+            .shared_bytes = shared_kb * 1024,
+            .architecture = WeightGradientTarget::of(Device::cuda()).architecture};
         WeightGradientPlan plan;
         if (!make_weight_gradient_plan(problem, target, row, tile, 0, plan)) continue;
         EXPECT_LE(plan.shared_bytes(), target.shared_bytes);

@@ -62,7 +62,8 @@ std::optional<Plan> make_plan(const BlockProblem& problem) {
   TransposedShape slice = shape;
   slice.images = images_of_slice(shape.images, x.bytes() + grad_y.bytes() + bias_bytes);
   const WeightGradientProblem weight_problem{slice, operand, false};
-  const WeightGradientTarget weight_target{target.multiprocessors, target.shared_bytes};
+  const WeightGradientTarget weight_target{target.multiprocessors, target.shared_bytes,
+                                           target.architecture};
   const WeightGradientPlan weight = plan_weight_gradient(weight_problem, weight_target);
   const std::optional<GradientPair> pair =
       pair_gradients(kernels->data_gradient, weight, weight_problem, weight_target);

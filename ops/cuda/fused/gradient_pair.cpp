@@ -43,7 +43,7 @@ std::optional<GradientPair> pair_gradients(const KernelPlan& data, const WeightG
     pair.data_multiprocessors =
         std::clamp(static_cast<int>(std::lround(share * all)), kLeast, all - kLeast);
     const int others = all - pair.data_multiprocessors;
-    pair.weight = plan_weight_gradient(problem, {others, target.shared_bytes});
+    pair.weight = plan_weight_gradient(problem, {others, target.shared_bytes, target.architecture});
     weight_work = pair.weight.cycles * others;
   }
   const double at_once = std::max(data_work / pair.data_multiprocessors, pair.weight.cycles);

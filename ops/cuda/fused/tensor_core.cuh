@@ -168,12 +168,12 @@ __device__ inline void copy_box(void* shared, const TensorMap& map, int c0, int 
 
 /// A box of rows (dimensions column, row, phase, image, chunk), whose `bytes` are announced.
 __device__ inline void copy_rows(void* shared, const TensorMap& map, int column, int row, int image,
-                                 int chunk, int bytes, PipelineBarrier& barrier) {
+                                 int chunk, int bytes, PipelineBarrier& barrier, int phase = 0) {
   barrier.arrive_and_expect(bytes);
   asm volatile(
       "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-      " [%0], [%1, {%2, %3, 0, %4, %5}], [%6];" ::"r"(shared_address(shared)),
-      "l"(&map), "r"(column), "r"(row), "r"(image), "r"(chunk), "r"(barrier.address())
+      " [%0], [%1, {%2, %3, %4, %5, %6}], [%7];" ::"r"(shared_address(shared)),
+      "l"(&map), "r"(column), "r"(row), "r"(phase), "r"(image), "r"(chunk), "r"(barrier.address())
       : "memory");
 }
 

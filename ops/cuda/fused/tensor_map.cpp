@@ -81,6 +81,14 @@ std::optional<RawWindows> raw_windows(const Tiling& t, int in_16_bytes) {
 }
 
 TensorMap rows_map(const ChannelRows& rows, const Tiling& t, int chunks) {
+  return rows_map(rows, {.columns = t.window_columns,
+                         .rows = t.window_rows,
+                         .phases = t.sources,
+                         .images = t.tile.images,
+                         .chunks = chunks});
+}
+
+TensorMap rows_map(const ChannelRows& rows, const RowsBox& shape) {
   const auto count = [](std::int64_t value) { return static_cast<cuuint64_t>(value); };
   const auto boxes = [](int value) { return static_cast<cuuint32_t>(value); };
   // A row of 16 bytes is two elements, so that boxes may be 128 columns wide.
@@ -89,8 +97,8 @@ TensorMap rows_map(const ChannelRows& rows, const Tiling& t, int chunks) {
   const cuuint64_t line = count(16 * rows.columns);
   const cuuint64_t strides[] = {line, line * count(rows.rows), count(16 * rows.image_rows()),
                                 count(16 * rows.chunk_rows())};
-  const cuuint32_t box[] = {boxes(2 * t.window_columns), boxes(t.window_rows), boxes(t.sources),
-                            boxes(t.tile.images), boxes(chunks)};
+  const cuuint32_t box[] = {boxes(2 * shape.columns), boxes(shape.rows), boxes(shape.phases),
+                            boxes(shape.images), boxes(shape.chunks)};
   return encode(CU_TENSOR_MAP_DATA_TYPE_INT64, rows.data, sizes, strides, box);
 }
 

@@ -19,6 +19,16 @@ std::optional<RawWindows> raw_windows(const Tiling& tiling, int in_16_bytes);
 /// x begins at a multiple of 16 bytes.
 TensorMap window_map(const Tensor& x, const Tiling& tiling, const RawWindows& windows);
 
+/// A box of rows of channels.
+struct RowsBox {
+  int columns;
+  int rows;
+  int phases;
+  int images;
+  int chunks;
+};
+/// `rows` as such boxes.
+TensorMap rows_map(const ChannelRows& rows, const RowsBox& box);
 /// `rows` as boxes of `chunks` chunks that are the windows of `t`'s tiles.
 TensorMap rows_map(const ChannelRows& rows, const Tiling& t, int chunks);
 

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "tenon/core/error.h"
+#include "tenon/ops/cuda/fused/tensor_map.h"
 #include "tenon/ops/cuda/fused/weight_gradient.cuh"
 #include "tenon/ops/cuda/fused/weight_gradient.h"
 
@@ -128,8 +129,8 @@ void sum_splits(const WeightGradientTiling& t, const float* workspace, float* gr
 
 }  // namespace
 
-std::span<const WeightGradientRow> weight_gradient_rows() {
-  static constexpr std::array kRows{
+const std::vector<WeightGradientRow>& weight_gradient_rows() {
+  static constexpr std::array kPortable{
       weight_gradient_row<Tf32, Config<4, 4, 16, 4>>(),
       weight_gradient_row<Tf32, Config<4, 4, 18, 2>>(),
       weight_gradient_row<Tf32, Config<2, 4, 18, 2>>(),
@@ -141,8 +142,35 @@ std::span<const WeightGradientRow> weight_gradient_rows() {
       weight_gradient_row<__half, Config<4, 4, 18, 2>>(),
       weight_gradient_row<__half, Config<2, 4, 18, 2>>(),
   };
-  return kRows;
+  static const std::vector<WeightGradientRow> rows = [] {
+    std::vector<WeightGradientRow> all(kPortable.begin(), kPortable.end());
+#ifdef TENON_WITH_SM90A
+    const auto of_sm90 = weight_gradient_rows_sm90();
+    all.insert(all.end(), of_sm90.begin(), of_sm90.end());
+#endif
+    return all;
+  }();
+  return rows;
 }
+
+namespace {
+
+/// How the operands come to a kernel with warpgroups.
+void make_maps(const ChannelRows& x, const ChannelRows& dy, const WeightGradientTiling& t,
+               WeightGradientArguments& arguments) {
+  arguments.x_map = rows_map(x, {.columns = t.window_columns,
+                                 .rows = t.window_rows,
+                                 .phases = 1,
+                                 .images = 1,
+                                 .chunks = t.x_chunks});
+  arguments.dy_map = rows_map(dy, {.columns = t.tile.columns,
+                                   .rows = t.tile.rows,
+                                   .phases = t.most_slots,
+                                   .images = 1,
+                                   .chunks = t.dy_chunks});
+}
+
+}  // namespace
 
 void accumulate_weight_gradient(const WeightGradientPlan& plan, const ChannelRows& x,
                                 const ChannelRows& dy, const Tensor& workspace, bool continues,
@@ -159,8 +187,13 @@ void accumulate_weight_gradient(const WeightGradientPlan& plan, const ChannelRow
                                     .workspace = static_cast<float*>(workspace.raw_data()),
                                     .continues = continues,
                                     .beside = beside,
+                                    .x_chunks = x.chunks,
+                                    .dy_chunks = dy.chunks,
+                                    .x_map = {},
+                                    .dy_map = {},
                                     .tiling = plan.tiling};
   arguments.tiling.shape.images = x.images;
+  if (plan.row->config.warpgroups) make_maps(x, dy, plan.tiling, arguments);
   plan.row->launch(arguments, plan.shared_bytes(), device);
 }
 

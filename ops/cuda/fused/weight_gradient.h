@@ -29,6 +29,7 @@ struct WeightGradientPlan {
 struct WeightGradientTarget {
   int multiprocessors;
   int shared_bytes;  ///< that a block can have
+  int architecture = 80;
 
   static WeightGradientTarget of(Device device);
 };

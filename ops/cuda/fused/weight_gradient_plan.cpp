@@ -65,7 +65,10 @@ void cut_taps(WeightGradientPlan& plan, const TapList& list, int count) {
     list_unit(t, list, t.units[unit]);
   }
   // 4 more than a multiple of 8, so that neighbouring chunks lie on different halves of the banks.
-  const auto padded = [](int rows) { return (rows + 3) / 8 * 8 + 4; };
+  // Bulk copies leave no gaps, and begin at multiples of 128 bytes.
+  const bool bulk = plan.row->config.warpgroups;
+  const auto padded = [&](int rows) { return bulk ? rows : (rows + 3) / 8 * 8 + 4; };
+  const auto whole_lines = [&](int bytes) { return bulk ? (bytes + 127) / 128 * 128 : bytes; };
   const int row = row_channels(plan.row->operand);
   const auto chunks = [&](int channels, int most) {
     return ceil_div(std::min(channels, most), row);
@@ -74,8 +77,10 @@ void cut_taps(WeightGradientPlan& plan, const TapList& list, int count) {
   t.dy_chunk_rows = padded(t.most_slots * t.positions());
   t.m_tile_bytes = 16 * t.x_chunk_rows * (16 / row);
   t.two_dy_chunks = 2 * 16 * t.dy_chunk_rows;
-  t.x_half_bytes = 16 * chunks(t.shape.in_channels, t.in_channels) * t.x_chunk_rows;
-  t.dy_half_bytes = 16 * chunks(t.shape.out_channels, t.out_channels) * t.dy_chunk_rows;
+  t.x_chunks = chunks(t.shape.in_channels, t.in_channels);
+  t.dy_chunks = chunks(t.shape.out_channels, t.out_channels);
+  t.x_half_bytes = whole_lines(16 * t.x_chunks * t.x_chunk_rows);
+  t.dy_half_bytes = whole_lines(16 * t.dy_chunks * t.dy_chunk_rows);
   t.x_read_bytes = 16 * t.in_channels / row * t.x_chunk_rows;
   t.dy_read_bytes = 16 * t.out_channels / row * t.dy_chunk_rows;
 }
@@ -100,8 +105,16 @@ double load_cycles(const WeightGradientPlan& plan) {
   return halves * std::max(from_memory / kMemoryBytes, from_cache / kCacheBytes);
 }
 
+/// Until the products of a tile are formed, of 32 cycles each: so long shared memory takes to read
+/// their operands.
+double warpgroup_cycles(const WeightGradientPlan& plan) {
+  constexpr double kProduct = 36;
+  return kProduct * plan.tiling.steps * plan.tiling.most_taps;
+}
+
 /// Until the products of a tile are formed.
 double multiply_cycles(const WeightGradientPlan& plan) {
+  if (plan.row->config.warpgroups) return warpgroup_cycles(plan);
   constexpr double kRead = 45;          // until a fragment is there
   constexpr double kCopies = 100;       // of a thread's four copies
   constexpr double kSharedBytes = 128;  // of shared memory that are read or written in a cycle
@@ -191,9 +204,29 @@ double set_splits(WeightGradientPlan& plan, const WeightGradientTarget& target, 
 
 }  // namespace
 
+namespace {
+
+/// Whether bulk copies bring a tile: of boxes with at most 256 of everything and one of whose
+/// dimensions are the phases, which are neighbours then.
+bool boxes_fit(const WeightGradientTiling& t) {
+  constexpr int kMostInABox = 256;
+  if (std::max({2 * t.window_columns, t.window_rows, 2 * t.tile.columns}) > kMostInABox) {
+    return false;
+  }
+  for (int unit = 0; unit < t.tap_units; ++unit) {
+    const int* phases = t.phases + t.units[unit].first_slot;
+    const int slots = t.units[unit].slots;
+    if (phases[slots - 1] - phases[0] != slots - 1) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
 WeightGradientTarget WeightGradientTarget::of(Device device) {
   const tenon::cuda::DeviceProperties& own = tenon::cuda::properties(device);
-  return {own.multiprocessors, int_of(static_cast<std::int64_t>(own.shared_memory_a_block))};
+  return {own.multiprocessors, int_of(static_cast<std::int64_t>(own.shared_memory_a_block)),
+          own.compute_capability};
 }
 
 bool make_weight_gradient_plan(const WeightGradientProblem& problem,
@@ -216,6 +249,9 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
   t.column_tiles = ceil_div(shape.columns.output_count(0), tile.columns);
   const TapList list = list_taps(shape.rows, shape.columns, static_cast<int>(shape.rows.stride), 0);
   t.tap_count = list.count;
+  if (config.warpgroups && (target.architecture < 90 || tile.out_warps > 1 || tile.parts > 1)) {
+    return false;
+  }
   const int most_taps = config.consumers / (tile.out_warps * tile.parts);
   if (most_taps == 0) return false;
   int units = ceil_div(list.count, most_taps);
@@ -230,6 +266,7 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
   t.step_mask = steps_of_row - 1;
   t.step_row = tile.columns < step ? 2 * t.window_columns : t.window_columns;
   t.second = tile.columns < step ? t.window_columns : 8;
+  if (config.warpgroups && !boxes_fit(t)) return false;
   const int joined_bytes = 32 * t.consumers() / tile.parts * config.m_tiles * config.n_tiles * 16;
   if (tile.parts > 1 && joined_bytes > tile.stages * t.stage_bytes(config.halves())) return false;
   plan.cycles = set_splits(plan, target, splits);
@@ -249,7 +286,8 @@ WeightGradientPlan plan_weight_gradient(const WeightGradientProblem& problem,
       for (const int out_warps : {1, 2}) {
         if ((out_warps - 1) * row.config.out_channels() >= problem.shape.out_channels) continue;
         for (const int parts : {1, 2, 4}) {
-          for (const int stages : {3, 2}) {
+          for (const int stages : {4, 3, 2}) {
+            if (stages == 4 && !row.config.warpgroups) continue;
             WeightGradientPlan plan;
             const WeightGradientTile tile{rows, columns, stages, out_warps, parts};
             if (!make_weight_gradient_plan(problem, target, row, tile, 0, plan)) continue;

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "tenon/core/device.h"
 #include "tenon/ops/cuda/fused/channel_rows.h"
+#include "tenon/ops/cuda/fused/kernel_config.h"
 #include "tenon/ops/cuda/fused/pack_weights.h"
 #include "tenon/ops/cuda/fused/weight_gradient_tiling.h"
 
@@ -43,6 +45,11 @@ struct WeightGradientArguments {
   float* workspace;
   bool continues;  ///< the sums begin with those in the workspace
   bool beside;     ///< the kernel ahead, which began when dy was there
+  // With warpgroups: x as windows, dy as the phases of a tile, both of 64 channels.
+  int x_chunks;  ///< of a group in memory
+  int dy_chunks;
+  TensorMap x_map;
+  TensorMap dy_map;
   WeightGradientTiling tiling;
 };
 
@@ -53,6 +60,8 @@ struct WeightGradientRow {
 };
 
 /// All of them.
-std::span<const WeightGradientRow> weight_gradient_rows();
+const std::vector<WeightGradientRow>& weight_gradient_rows();
+/// Those of sm_90a; there only where the library was built with it.
+std::span<const WeightGradientRow> weight_gradient_rows_sm90();
 
 }  // namespace tenon::ops::cuda

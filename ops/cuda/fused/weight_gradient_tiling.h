@@ -16,17 +16,25 @@
 
 namespace tenon::ops::cuda {
 
+/// Of a block whose products are a warpgroup's: three that multiply, each for up to three taps, and
+/// one that copies.
+inline constexpr int kWarpgroupTaps = 9;
+inline constexpr int kWarpgroupThreads = 4 * 128;
+
 /// What a kernel is compiled for.
 struct WeightGradientConfig {
-  int m_tiles;    ///< of 16 input channels, that a warp sums for: 2 or 4
-  int n_tiles;    ///< of 8 output channels
-  int consumers;  ///< warps of a block that multiply, at most
-  int producers;  ///< warps that fill shared memory
-  bool split;     ///< float32 accuracy by three products of TF32 heads and tails
+  int m_tiles;              ///< of 16 input channels, that a warp sums for: 2 or 4
+  int n_tiles;              ///< of 8 output channels
+  int consumers;            ///< warps of a block that multiply, at most
+  int producers;            ///< warps that fill shared memory
+  bool split;               ///< float32 accuracy by three products of TF32 heads and tails
+  bool warpgroups = false;  ///< products of warpgroups on sm_90, at 16 bits: `consumers` are taps
 
   constexpr int in_channels() const { return 16 * m_tiles; }
   constexpr int out_channels() const { return 8 * n_tiles; }
-  constexpr int threads() const { return 32 * (consumers + producers); }
+  constexpr int threads() const {
+    return warpgroups ? kWarpgroupThreads : 32 * (consumers + producers);
+  }
   constexpr int halves() const { return split ? 2 : 1; }
 };
 
@@ -82,7 +90,9 @@ struct WeightGradientTiling {
   int dy_chunk_rows;
   int m_tile_bytes;   ///< of x in shared memory, from 16 channels to the next
   int two_dy_chunks;  ///< bytes from a chunk to the next but one
-  int x_half_bytes;   ///< of a stage, for heads or tails alone
+  int x_chunks;       ///< that a tile has
+  int dy_chunks;
+  int x_half_bytes;  ///< of a stage, for heads or tails alone
   int dy_half_bytes;
   int x_read_bytes;  ///< the same with all chunks of a tile, be they there or not
   int dy_read_bytes;
@@ -99,6 +109,7 @@ struct WeightGradientTiling {
   TENON_HOST_DEVICE int blocks() const { return channel_units() * tap_units * splits; }
   TENON_HOST_DEVICE int consumers() const { return most_taps * tile.out_warps * tile.parts; }
   TENON_HOST_DEVICE int threads(const WeightGradientConfig& config) const {
+    if (config.warpgroups) return kWarpgroupThreads;
     return 32 * (consumers() + config.producers);
   }
   TENON_HOST_DEVICE int tiles() const { return shape.images * row_tiles * column_tiles; }
