@@ -48,6 +48,11 @@ StreamGuard::~StreamGuard() {
 
 #ifdef TENON_WITH_CUDA
 
+void* Stream::handle() const {
+  if (handle_ != nullptr || device_.is_cpu()) return handle_.get();
+  return cuda::default_stream(device_);
+}
+
 namespace {
 
 cudaEvent_t event_of(const std::shared_ptr<void>& handle) {
@@ -126,6 +131,7 @@ int cuda_device_count() {
 
 #else
 
+void* Stream::handle() const { return nullptr; }
 Stream Stream::create(Device device) { return {device, nullptr}; }
 void Stream::synchronize() const {}
 Event::Event(Device device) : device_(device) {}

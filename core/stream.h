@@ -21,8 +21,10 @@ class Stream {
   Device device() const { return device_; }
   /// Waits until all work sent so far is done; throws `Error` when some of it failed.
   void synchronize() const;
-  /// The `cudaStream_t`; null on the CPU and for the default stream.
-  void* handle() const { return handle_.get(); }
+  /// The `cudaStream_t`; null on the CPU. The default stream is one of Tenon's own, to which
+  /// launches cost the host less than to CUDA's; each of the two waits for the other's work, as
+  /// CUDA's streams do unless they are asked not to.
+  void* handle() const;
 
  private:
   friend class StreamGuard;
@@ -30,7 +32,7 @@ class Stream {
       : device_(device), handle_(std::move(handle)) {}
 
   Device device_;
-  std::shared_ptr<void> handle_;
+  std::shared_ptr<void> handle_;  // null for the default stream
 };
 
 /// Makes `stream` the current one of its device on this thread for the guard's lifetime.

@@ -153,6 +153,7 @@ TEST_F(CudaRuntime, RunningOutOfMemoryNamesTheSizesAndLeavesEverythingUsable) {
 
 TEST_F(CudaRuntime, StreamsOrderWorkThroughEvents) {
   const Device gpu = Device::cuda();
+  const void* const before = Stream::current(gpu).handle();
   const Stream side = Stream::create(gpu);
   const Tensor x = zeros({1 << 20}, {.device = gpu});
   Event ready(gpu);
@@ -166,7 +167,8 @@ TEST_F(CudaRuntime, StreamsOrderWorkThroughEvents) {
   }
   done.block(Stream::current(gpu));
   EXPECT_EQ(ops::sum(x).item<float>(), 3.0f * (1 << 20));
-  EXPECT_EQ(Stream::current(gpu).handle(), nullptr);
+  EXPECT_EQ(Stream::current(gpu).handle(), before);
+  EXPECT_NE(side.handle(), before);
 }
 
 TEST_F(CudaRuntime, WaitsAreCounted) {

@@ -21,6 +21,7 @@ struct DeviceState {
   std::atomic<bool> ready{false};  // asked several times an op: a load, where `once` is a call
   DeviceProperties properties{};
   cudaMemPool_t pool = nullptr;
+  cudaStream_t default_stream = nullptr;
   detail::MemoryCounters counters;
   std::atomic<std::int64_t> waits{0};
   std::mutex blocks_mutex;
@@ -55,6 +56,8 @@ DeviceState& state(Device device) {
     s.properties.shared_memory_a_block =
         static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
     s.properties.l2_bytes = static_cast<std::size_t>(attribute(cudaDevAttrL2CacheSize));
+    const DeviceGuard guard(device);
+    TENON_CUDA_CHECK(cudaStreamCreate(&s.default_stream));
     TENON_CUDA_CHECK(cudaDeviceGetDefaultMemPool(&s.pool, device.index()));
     // Keep freed memory: giving it back to the driver at every synchronisation costs a cudaMalloc
     // in the next step.
@@ -85,6 +88,8 @@ DeviceGuard::~DeviceGuard() {
   // Setting the device that is set already is not free, and there are two guards in every op.
   if (changed_) cudaSetDevice(previous_);
 }
+
+cudaStream_t default_stream(Device device) { return state(device).default_stream; }
 
 cudaStream_t current_stream(Device device) {
   return static_cast<cudaStream_t>(Stream::current(device).handle());
@@ -117,13 +122,14 @@ namespace {
 /// A small block that was kept, or null. Only the default stream's are: it is one for all threads,
 /// it is never destroyed, and what it sends next runs after what used the block before.
 void* take_block(DeviceState& s, std::size_t bytes, cudaStream_t stream) {
-  if (stream != nullptr || !SmallBlocks::is_small(bytes) || !keeps_blocks()) return nullptr;
+  if (stream != s.default_stream || !SmallBlocks::is_small(bytes) || !keeps_blocks())
+    return nullptr;
   const std::lock_guard lock(s.blocks_mutex);
   return s.blocks.take(bytes);
 }
 
 bool keep_block(DeviceState& s, void* data, std::size_t bytes, cudaStream_t stream) {
-  if (stream != nullptr || !SmallBlocks::is_small(bytes) || !keeps_blocks()) return false;
+  if (stream != s.default_stream || !SmallBlocks::is_small(bytes) || !keeps_blocks()) return false;
   const std::lock_guard lock(s.blocks_mutex);
   return s.blocks.give(data, bytes);
 }
@@ -144,7 +150,7 @@ void* allocate_from_pool(std::size_t bytes, cudaStream_t stream) {
 void release_unused(DeviceState& s, Device device) {
   {
     const std::lock_guard lock(s.blocks_mutex);
-    s.blocks.clear([](void* block) { TENON_CUDA_CHECK(cudaFreeAsync(block, nullptr)); });
+    s.blocks.clear([&](void* block) { TENON_CUDA_CHECK(cudaFreeAsync(block, s.default_stream)); });
   }
   // Of every stream: what others have freed comes back when their work is done.
   wait_for_all(device);

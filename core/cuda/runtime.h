@@ -30,6 +30,9 @@ class DeviceGuard {
   bool changed_;
 };
 
+/// The stream of `device` that threads use unless they choose another; it lives as long as the
+/// program.
+cudaStream_t default_stream(Device device);
 /// This thread's current stream on `device`.
 cudaStream_t current_stream(Device device);
 
