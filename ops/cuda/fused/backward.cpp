@@ -101,13 +101,21 @@ void form_in_float(const Tensor& gradient, const Form& form) {
   kernels::copy(formed, gradient);
 }
 
+/// `tensor`, or a copy of it, that begins at a multiple of 16 bytes.
+Tensor at_16_bytes(const Tensor& tensor) {
+  if (reinterpret_cast<std::uintptr_t>(tensor.raw_data()) % 16 == 0) return tensor;
+  const Tensor copy = tenon::detail::make_empty(tensor.spec());
+  kernels::copy(tensor, copy);
+  return copy;
+}
+
 class Backward {
  public:
   Backward(const Plan& plan, const Tensor& x, const Tensor& weight, const Tensor& bias,
            const Tensor& grad_out, const Epilogue& epilogue, const Tensor& grad_x,
            const Tensor& grad_weight, const Tensor& grad_bias)
       : plan_(plan),
-        x_(x),
+        x_(at_16_bytes(x)),
         weight_(weight),
         bias_(bias),
         grad_out_(grad_out),
@@ -171,7 +179,8 @@ class Backward {
                         at_once() ? plan_.pair->data_multiprocessors : all);
     }
     if (grad_weight_.defined()) {
-      accumulate_weight_gradient(weight_plan(), x, grad_y, workspace_, first > 0, at_once());
+      accumulate_weight_gradient(weight_plan(), images_of(x_, first, count), x, grad_y, workspace_,
+                                 first > 0, at_once());
     }
     if (grad_bias_.defined()) {
       add_bias_rows(bias_sums, bias_rows_, first / plan_.slice * plan_.bias_rows(plan_.slice),
@@ -180,7 +189,7 @@ class Backward {
   }
 
   const Plan& plan_;
-  const Tensor& x_;
+  const Tensor x_;
   const Tensor& weight_;
   const Tensor& bias_;
   const Tensor& grad_out_;

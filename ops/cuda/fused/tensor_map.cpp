@@ -120,17 +120,16 @@ bool has_gradient_map(const Tensor& grad_out) {
   return row % kUnit == 0 && reinterpret_cast<std::uintptr_t>(grad_out.raw_data()) % kUnit == 0;
 }
 
-TensorMap gradient_map(const Tensor& grad_out, KernelConfig config) {
-  const auto size = [&](std::size_t d) { return static_cast<cuuint64_t>(grad_out.shape()[d]); };
-  const auto item = static_cast<cuuint64_t>(item_size(grad_out.dtype()));
+TensorMap lines_map(const Tensor& x, int columns, int channels, int rows) {
+  const auto size = [&](std::size_t d) { return static_cast<cuuint64_t>(x.shape()[d]); };
+  const auto item = static_cast<cuuint64_t>(item_size(x.dtype()));
   const cuuint64_t row = size(3) * item;
   const cuuint64_t sizes[] = {size(3), size(1), size(2), size(0)};
   const cuuint64_t strides[] = {size(2) * row, row, size(1) * size(2) * row};
-  const GradientBox shape(config, static_cast<int>(item));
-  const cuuint32_t box[] = {static_cast<cuuint32_t>(shape.columns), 8,
-                            static_cast<cuuint32_t>(shape.rows), 1};
+  const cuuint32_t box[] = {static_cast<cuuint32_t>(columns), static_cast<cuuint32_t>(channels),
+                            static_cast<cuuint32_t>(rows), 1};
   const auto swizzle = [&] {
-    switch (shape.line_bytes) {
+    switch (static_cast<cuuint64_t>(columns) * item) {
       case 128:
         return CU_TENSOR_MAP_SWIZZLE_128B;
       case 64:
@@ -141,7 +140,12 @@ TensorMap gradient_map(const Tensor& grad_out, KernelConfig config) {
         return CU_TENSOR_MAP_SWIZZLE_NONE;
     }
   }();
-  return encode(map_type(grad_out.dtype()), grad_out.raw_data(), sizes, strides, box, swizzle);
+  return encode(map_type(x.dtype()), x.raw_data(), sizes, strides, box, swizzle);
+}
+
+TensorMap gradient_map(const Tensor& grad_out, KernelConfig config) {
+  const GradientBox box(config, static_cast<int>(item_size(grad_out.dtype())));
+  return lines_map(grad_out, box.columns, 8, box.rows);
 }
 
 }  // namespace tenon::ops::cuda

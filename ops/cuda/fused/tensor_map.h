@@ -32,6 +32,11 @@ TensorMap rows_map(const ChannelRows& rows, const RowsBox& box);
 /// `rows` as boxes of `chunks` chunks that are the windows of `t`'s tiles.
 TensorMap rows_map(const ChannelRows& rows, const Tiling& t, int chunks);
 
+/// x [N, C, H, W] as boxes of `columns` columns x channels x rows, in that order in shared memory,
+/// in whose lines of up to 128 bytes parts of 16 bytes lie exchanged; x begins at a multiple of 16
+/// bytes, and so do its rows.
+TensorMap lines_map(const Tensor& x, int columns, int channels, int rows);
+
 /// Whether the gradient of z [N, C, H, W], contiguous, can be a tensor map: its rows must begin at
 /// multiples of 16 bytes.
 bool has_gradient_map(const Tensor& grad_out);

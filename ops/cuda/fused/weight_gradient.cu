@@ -156,14 +156,10 @@ const std::vector<WeightGradientRow>& weight_gradient_rows() {
 namespace {
 
 /// How the operands come to a kernel with warpgroups.
-void make_maps(const ChannelRows& x, const ChannelRows& dy, const WeightGradientTiling& t,
+void make_maps(const Tensor& x, const ChannelRows& dy, const WeightGradientTiling& t,
                WeightGradientArguments& arguments) {
-  arguments.x_map = rows_map(x, {.columns = t.window_columns,
-                                 .rows = t.window_rows,
-                                 .phases = 1,
-                                 .images = 1,
-                                 .chunks = t.x_chunks});
-  arguments.dy_map = rows_map(dy, {.columns = t.tile.columns,
+  arguments.x_map = lines_map(x, t.tile.columns, t.in_channels, t.window_rows);
+  arguments.dy_map = rows_map(dy, {.columns = t.window_columns,
                                    .rows = t.tile.rows,
                                    .phases = t.most_slots,
                                    .images = 1,
@@ -172,28 +168,27 @@ void make_maps(const ChannelRows& x, const ChannelRows& dy, const WeightGradient
 
 }  // namespace
 
-void accumulate_weight_gradient(const WeightGradientPlan& plan, const ChannelRows& x,
-                                const ChannelRows& dy, const Tensor& workspace, bool continues,
-                                bool beside) {
+void accumulate_weight_gradient(const WeightGradientPlan& plan, const Tensor& x,
+                                const ChannelRows& x_rows, const ChannelRows& dy,
+                                const Tensor& workspace, bool continues, bool beside) {
   const Device device = workspace.device();
   const tenon::cuda::DeviceGuard guard(device);
-  for (const ChannelRows& rows : {x, dy}) {
+  for (const ChannelRows& rows : {x_rows, dy}) {
     TENON_CHECK(rows.chunk_rows() * rows.chunks <= std::numeric_limits<std::int32_t>::max(),
                 "weight_gradient: a group of ", rows.chunk_rows() * rows.chunks,
                 " rows of 16 bytes is too large");
   }
-  WeightGradientArguments arguments{.x = OperandSource(x),
+  WeightGradientArguments arguments{.x = OperandSource(x_rows),
                                     .dy = OperandSource(dy),
                                     .workspace = static_cast<float*>(workspace.raw_data()),
                                     .continues = continues,
                                     .beside = beside,
-                                    .x_chunks = x.chunks,
                                     .dy_chunks = dy.chunks,
                                     .x_map = {},
                                     .dy_map = {},
                                     .tiling = plan.tiling};
-  arguments.tiling.shape.images = x.images;
-  if (plan.row->config.warpgroups) make_maps(x, dy, plan.tiling, arguments);
+  arguments.tiling.shape.images = dy.images;
+  if (plan.reads_planes()) make_maps(x, dy, plan.tiling, arguments);
   plan.row->launch(arguments, plan.shared_bytes(), device);
 }
 

@@ -1,5 +1,5 @@
-// The gradient of a transposed convolution's weight on the tensor cores, from operands as rows of
-// channels (channel_rows.h).
+// The gradient of a transposed convolution's weight on the tensor cores, from dy as rows of
+// channels (channel_rows.h), and x as rows too or, on sm_90, as it is.
 #pragma once
 
 #include "tenon/core/tensor.h"
@@ -23,6 +23,8 @@ struct WeightGradientPlan {
 
   int shared_bytes() const { return tiling.shared_bytes(row->config.halves()); }
   std::int64_t workspace_floats() const { return tiling.split_floats() * tiling.splits; }
+  /// Whether x is read as planes, which begin at a multiple of 16 bytes; otherwise as rows.
+  bool reads_planes() const { return row->config.warpgroups > 0; }
 };
 
 /// What a plan must fit into.
@@ -48,17 +50,18 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
 
 /// Sums x·dy over the positions of these images, as weight_gradient_tiling.h says, to `workspace`,
 /// float32 of at least plan.workspace_floats(). With `continues` the sums begin with those that are
-/// there from the same plan's call for other images; without, what is there does not count. `x` as
-/// `input_rows`, `dy` as `output_rows`, of the same images, which may be fewer than the plan's. The
-/// order of the sum is that of the plan and the calls alone, so that the result is the same bits
-/// each time.
+/// there from the same plan's call for other images; without, what is there does not count. `x`
+/// [N, groups·Cin, H, W] contiguous, `x_rows` the same as `input_rows`, without memory where the
+/// plan reads planes, `dy` as `output_rows`, of the same images, which may be fewer than the
+/// plan's. The order of the sum is that of the plan and the calls alone, so that the result is the
+/// same bits each time.
 ///
 /// With `beside` the kernel does not wait for those ahead in the stream, but for their start: they
 /// must leave x, dy and the workspace alone, and the first of them must itself have waited before
 /// it let the next one begin. What comes behind this call finds all of them done, as ever.
-void accumulate_weight_gradient(const WeightGradientPlan& plan, const ChannelRows& x,
-                                const ChannelRows& dy, const Tensor& workspace, bool continues,
-                                bool beside = false);
+void accumulate_weight_gradient(const WeightGradientPlan& plan, const Tensor& x,
+                                const ChannelRows& x_rows, const ChannelRows& dy,
+                                const Tensor& workspace, bool continues, bool beside = false);
 
 /// gradient = dW, [groups·Cin, Cout, kH, kW] float32 contiguous (Cin and Cout of a group), of all
 /// images that were accumulated in `workspace`, which stays as it is. The order of the sum is the

@@ -140,7 +140,7 @@ class TapMultiplier {
       : t_(t),
         first_step_(role.part),
         x_(16 * tap.window + OneStep::x_offset(16 * t.x_chunk_rows, t.second)),
-        dy_(16 * tap.slot * t.positions() + OneStep::dy_offset(16 * t.dy_chunk_rows) +
+        dy_(16 * tap.dy + OneStep::dy_offset(16 * t.dy_chunk_rows) +
             role.out_warp * (Config::value.out_channels() / OperandTraits<Operand>::kRow) * 16 *
                 t.dy_chunk_rows) {}
 

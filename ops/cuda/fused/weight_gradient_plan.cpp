@@ -5,6 +5,7 @@
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/error.h"
 #include "tenon/ops/cuda/fused/weight_gradient.h"
+#include "tenon/ops/cuda/fused/weight_gradient_taps.h"
 
 namespace tenon::ops::cuda {
 namespace {
@@ -18,103 +19,38 @@ int log2_of(int power) {
   return log;
 }
 
-// ---- taps ------------------------------------------------------------------------------------
-
-/// Appends the unit of `count` taps from `first` of `list`; widens the window to its own.
-void append_unit(WeightGradientTiling& t, const TapList& list, int first, int count) {
-  const auto [row, last_row] =
-      std::minmax_element(list.taps + first, list.taps + first + count,
-                          [](const Tap& a, const Tap& b) { return a.row_shift < b.row_shift; });
-  const auto [column, last_column] = std::minmax_element(
-      list.taps + first, list.taps + first + count,
-      [](const Tap& a, const Tap& b) { return a.column_shift < b.column_shift; });
-  t.units[t.tap_units++] = {first, count, 0, 0, row->row_shift, column->column_shift};
-  t.window_rows = std::max(t.window_rows, t.tile.rows + last_row->row_shift - row->row_shift);
-  t.window_columns =
-      std::max(t.window_columns, t.tile.columns + last_column->column_shift - column->column_shift);
-}
-
-/// Lists what the taps of a unit need; the window is known.
-void list_unit(WeightGradientTiling& t, const TapList& list, TapUnit& unit) {
-  for (int i = unit.first_tap; i < unit.first_tap + unit.taps; ++i) {
-    const Tap& tap = list.taps[i];
-    if (i == unit.first_tap || tap.phase != list.taps[i - 1].phase) {
-      t.phases[unit.first_slot + unit.slots++] = tap.phase;
-    }
-    t.taps[i] = {
-        (tap.row_shift - unit.first_row) * t.window_columns + tap.column_shift - unit.first_column,
-        unit.slots - 1, tap.kernel};
-  }
-  t.most_slots = std::max(t.most_slots, unit.slots);
-  t.most_taps = std::max(t.most_taps, unit.taps);
-}
-
-/// Cuts the taps into `count` units of nearly as many, and finds what they take of shared memory.
-void cut_taps(WeightGradientPlan& plan, const TapList& list, int count) {
-  WeightGradientTiling& t = plan.tiling;
-  t.tap_units = 0;
-  t.window_rows = t.window_columns = t.most_slots = t.most_taps = 0;
-  for (int unit = 0; unit < count; ++unit) {
-    const int first = list.count * unit / count;
-    append_unit(t, list, first, list.count * (unit + 1) / count - first);
-  }
-  for (int unit = 0; unit < count; ++unit) {
-    if (unit > 0) {
-      t.units[unit].first_slot = t.units[unit - 1].first_slot + t.units[unit - 1].slots;
-    }
-    list_unit(t, list, t.units[unit]);
-  }
-  // 4 more than a multiple of 8, so that neighbouring chunks lie on different halves of the banks.
-  // Bulk copies leave no gaps, and begin at multiples of 128 bytes.
-  const bool bulk = plan.row->config.warpgroups;
-  const auto padded = [&](int rows) { return bulk ? rows : (rows + 3) / 8 * 8 + 4; };
-  const auto whole_lines = [&](int bytes) { return bulk ? (bytes + 127) / 128 * 128 : bytes; };
-  const int row = row_channels(plan.row->operand);
-  const auto chunks = [&](int channels, int most) {
-    return ceil_div(std::min(channels, most), row);
-  };
-  t.x_chunk_rows = padded(t.window_positions());
-  t.dy_chunk_rows = padded(t.most_slots * t.positions());
-  t.m_tile_bytes = 16 * t.x_chunk_rows * (16 / row);
-  t.two_dy_chunks = 2 * 16 * t.dy_chunk_rows;
-  t.x_chunks = chunks(t.shape.in_channels, t.in_channels);
-  t.dy_chunks = chunks(t.shape.out_channels, t.out_channels);
-  t.x_half_bytes = whole_lines(16 * t.x_chunks * t.x_chunk_rows);
-  t.dy_half_bytes = whole_lines(16 * t.dy_chunks * t.dy_chunk_rows);
-  t.x_read_bytes = 16 * t.in_channels / row * t.x_chunk_rows;
-  t.dy_read_bytes = 16 * t.out_channels / row * t.dy_chunk_rows;
-}
-
 // ---- times -----------------------------------------------------------------------------------
 
 // A model of the kernels' time, in cycles of 1.755 GHz of a multiprocessor of an H100, fitted to 33
-// plans there, which it foretells to 5%. It only has to tell plans apart; what it knows of a device
-// is the number of multiprocessors.
+// plans there, which it foretells to 5%, and to 40 with warpgroups, which it foretells to 15%. It
+// only has to tell plans apart; what it knows of a device is the number of multiprocessors.
 
 /// Until the bytes of a tile are there, once they are asked for: of memory those that the block's
 /// neighbours do not read too, of the cache all.
 double load_cycles(const WeightGradientPlan& plan) {
-  constexpr double kMemoryBytes = 17.5;  // that arrive in a cycle
-  constexpr double kCacheBytes = 35;
+  const bool planes = plan.row->config.warpgroups > 0;  // by bulk copies
+  const double memory_bytes = planes ? 28 : 17.5;       // that arrive in a cycle
+  const double cache_bytes = planes ? 40 : 35;
   const WeightGradientTiling& t = plan.tiling;
   const int halves = plan.row->config.halves();
-  const double x_new = 1.0 * t.x_half_bytes / t.window_positions() * t.positions();
+  const double x_new = planes ? 1.0 * t.x_half_bytes / t.window_rows * t.tile.rows
+                              : 1.0 * t.x_half_bytes / t.window_positions() * t.positions();
   const double from_memory =
       x_new / (t.out_tiles * t.tap_units) + 1.0 * t.dy_half_bytes / t.in_tiles;
   const double from_cache = t.x_half_bytes + t.dy_half_bytes;
-  return halves * std::max(from_memory / kMemoryBytes, from_cache / kCacheBytes);
+  return halves * std::max(from_memory / memory_bytes, from_cache / cache_bytes);
 }
 
-/// Until the products of a tile are formed, of 32 cycles each: so long shared memory takes to read
-/// their operands.
+/// Until the products of a tile are formed, of 32 cycles each if nothing else were: in TF32 dy
+/// comes through registers. All taps that a kernel can have count.
 double warpgroup_cycles(const WeightGradientPlan& plan) {
-  constexpr double kProduct = 36;
-  return kProduct * plan.tiling.steps * plan.tiling.most_taps;
+  const double product = plan.row->operand == OperandKind::Tf32 ? 52 : 42;
+  return product * plan.tiling.steps * plan.row->config.consumers;
 }
 
 /// Until the products of a tile are formed.
 double multiply_cycles(const WeightGradientPlan& plan) {
-  if (plan.row->config.warpgroups) return warpgroup_cycles(plan);
+  if (plan.row->config.warpgroups > 0) return warpgroup_cycles(plan);
   constexpr double kRead = 45;          // until a fragment is there
   constexpr double kCopies = 100;       // of a thread's four copies
   constexpr double kSharedBytes = 128;  // of shared memory that are read or written in a cycle
@@ -145,10 +81,11 @@ double multiply_cycles(const WeightGradientPlan& plan) {
 
 /// A tile, once the ring is full: copies begin as soon as a slot is empty, and take their way.
 double tile_cycles(const WeightGradientPlan& plan) {
-  constexpr double kLatency = 1250;
-  constexpr double kTile = 200;
-  const double load = load_cycles(plan) + kLatency / (plan.tiling.tile.stages - 1);
-  return std::max(load, multiply_cycles(plan)) + kTile;
+  const bool planes = plan.row->config.warpgroups > 0;
+  const double latency = planes ? 500 : 1250;
+  const double tile = planes ? 100 : 200;
+  const double load = load_cycles(plan) + latency / (plan.tiling.tile.stages - 1);
+  return std::max(load, multiply_cycles(plan)) + tile;
 }
 
 /// Blocks of the plan that a multiprocessor holds at once.
@@ -204,25 +141,6 @@ double set_splits(WeightGradientPlan& plan, const WeightGradientTarget& target, 
 
 }  // namespace
 
-namespace {
-
-/// Whether bulk copies bring a tile: of boxes with at most 256 of everything and one of whose
-/// dimensions are the phases, which are neighbours then.
-bool boxes_fit(const WeightGradientTiling& t) {
-  constexpr int kMostInABox = 256;
-  if (std::max({2 * t.window_columns, t.window_rows, 2 * t.tile.columns}) > kMostInABox) {
-    return false;
-  }
-  for (int unit = 0; unit < t.tap_units; ++unit) {
-    const int* phases = t.phases + t.units[unit].first_slot;
-    const int slots = t.units[unit].slots;
-    if (phases[slots - 1] - phases[0] != slots - 1) return false;
-  }
-  return true;
-}
-
-}  // namespace
-
 WeightGradientTarget WeightGradientTarget::of(Device device) {
   const tenon::cuda::DeviceProperties& own = tenon::cuda::properties(device);
   return {own.multiprocessors, int_of(static_cast<std::int64_t>(own.shared_memory_a_block)),
@@ -246,19 +164,12 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
   t.out_tiles = ceil_div(shape.out_channels, t.out_channels);
   // Phase 0 has the most outputs.
   t.row_tiles = ceil_div(shape.rows.output_count(0), tile.rows);
-  t.column_tiles = ceil_div(shape.columns.output_count(0), tile.columns);
+  t.column_tiles = ceil_div(
+      config.warpgroups > 0 ? shape.columns.input : shape.columns.output_count(0), tile.columns);
   const TapList list = list_taps(shape.rows, shape.columns, static_cast<int>(shape.rows.stride), 0);
   t.tap_count = list.count;
-  if (config.warpgroups && (target.architecture < 90 || tile.out_warps > 1 || tile.parts > 1)) {
-    return false;
-  }
-  const int most_taps = config.consumers / (tile.out_warps * tile.parts);
-  if (most_taps == 0) return false;
-  int units = ceil_div(list.count, most_taps);
-  for (cut_taps(plan, list, units); plan.shared_bytes() > target.shared_bytes;
-       cut_taps(plan, list, units)) {
-    if (++units > list.count) return false;
-  }
+  if (config.warpgroups > 0 && target.architecture < 90) return false;
+  if (!cut_taps(config, row.operand, list, target.shared_bytes, t)) return false;
   const int step = row.operand == OperandKind::Tf32 ? 8 : 16;
   const int steps_of_row = std::max(1, tile.columns / step);
   t.steps = t.positions() / step;
@@ -266,7 +177,7 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
   t.step_mask = steps_of_row - 1;
   t.step_row = tile.columns < step ? 2 * t.window_columns : t.window_columns;
   t.second = tile.columns < step ? t.window_columns : 8;
-  if (config.warpgroups && !boxes_fit(t)) return false;
+  if (config.warpgroups > 0 && (t.steps == 0 || t.steps % 2 != 0)) return false;
   const int joined_bytes = 32 * t.consumers() / tile.parts * config.m_tiles * config.n_tiles * 16;
   if (tile.parts > 1 && joined_bytes > tile.stages * t.stage_bytes(config.halves())) return false;
   plan.cycles = set_splits(plan, target, splits);
@@ -277,17 +188,20 @@ WeightGradientPlan plan_weight_gradient(const WeightGradientProblem& problem,
                                         const WeightGradientTarget& target) {
   constexpr struct {
     int rows, columns;
-  } kTiles[] = {{2, 16}, {3, 16}, {4, 16}, {8, 16}, {2, 32}, {3, 32},
-                {4, 32}, {2, 8},  {4, 8},  {6, 8},  {8, 8},  {16, 8}};
+    bool rows_of_x = true;  // not for planes alone
+  } kTiles[] = {{2, 16},        {3, 16},        {4, 16},        {8, 16},       {2, 32}, {3, 32},
+                {4, 32},        {2, 8},         {4, 8},         {6, 8},        {8, 8},  {16, 8},
+                {1, 32, false}, {1, 64, false}, {2, 64, false}, {4, 64, false}};
   WeightGradientPlan best{};
   for (const WeightGradientRow& row : weight_gradient_rows()) {
     if (row.operand != problem.operand || row.config.split != problem.split) continue;
-    for (const auto [rows, columns] : kTiles) {
+    for (const auto [rows, columns, rows_of_x] : kTiles) {
+      if (!rows_of_x && row.config.warpgroups == 0) continue;
       for (const int out_warps : {1, 2}) {
         if ((out_warps - 1) * row.config.out_channels() >= problem.shape.out_channels) continue;
         for (const int parts : {1, 2, 4}) {
           for (const int stages : {4, 3, 2}) {
-            if (stages == 4 && !row.config.warpgroups) continue;
+            if (stages == 4 && row.config.warpgroups == 0) continue;
             WeightGradientPlan plan;
             const WeightGradientTile tile{rows, columns, stages, out_warps, parts};
             if (!make_weight_gradient_plan(problem, target, row, tile, 0, plan)) continue;

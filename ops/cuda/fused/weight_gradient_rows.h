@@ -45,11 +45,10 @@ struct WeightGradientArguments {
   float* workspace;
   bool continues;  ///< the sums begin with those in the workspace
   bool beside;     ///< the kernel ahead, which began when dy was there
-  // With warpgroups: x as windows, dy as the phases of a tile, both of 64 channels.
-  int x_chunks;  ///< of a group in memory
-  int dy_chunks;
-  TensorMap x_map;
-  TensorMap dy_map;
+  // With warpgroups, which read x as planes.
+  int dy_chunks;     ///< of a group in memory
+  TensorMap x_map;   ///< lines of a window's rows
+  TensorMap dy_map;  ///< windows of a unit's phases
   WeightGradientTiling tiling;
 };
 

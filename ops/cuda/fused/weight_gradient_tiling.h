@@ -16,24 +16,24 @@
 
 namespace tenon::ops::cuda {
 
-/// Of a block whose products are a warpgroup's: three that multiply, each for up to three taps, and
-/// one that copies.
-inline constexpr int kWarpgroupTaps = 9;
-inline constexpr int kWarpgroupThreads = 4 * 128;
-
 /// What a kernel is compiled for.
 struct WeightGradientConfig {
-  int m_tiles;              ///< of 16 input channels, that a warp sums for: 2 or 4
-  int n_tiles;              ///< of 8 output channels
-  int consumers;            ///< warps of a block that multiply, at most
-  int producers;            ///< warps that fill shared memory
-  bool split;               ///< float32 accuracy by three products of TF32 heads and tails
-  bool warpgroups = false;  ///< products of warpgroups on sm_90, at 16 bits: `consumers` are taps
+  int m_tiles;    ///< of 16 input channels, that a warp sums for: 2 or 4
+  int n_tiles;    ///< of 8 output channels
+  int consumers;  ///< warps of a block that multiply, at most
+  int producers;  ///< warps that fill shared memory
+  bool split;     ///< float32 accuracy by three products of TF32 heads and tails
+  /// With products of warpgroups on sm_90, of planes of x (weight_gradient_sm90_planes.cu): those
+  /// that multiply, beside one that copies. Each has the taps of up to two runs, of at most so
+  /// many; `consumers` are all of these.
+  int warpgroups = 0;
+  int first_run = 0;
+  int second_run = 0;
 
   constexpr int in_channels() const { return 16 * m_tiles; }
   constexpr int out_channels() const { return 8 * n_tiles; }
   constexpr int threads() const {
-    return warpgroups ? kWarpgroupThreads : 32 * (consumers + producers);
+    return warpgroups > 0 ? 128 * (warpgroups + 1) : 32 * (consumers + producers);
   }
   constexpr int halves() const { return split ? 2 : 1; }
 };
@@ -51,7 +51,8 @@ struct WeightGradientTile {
 };
 
 /// Taps that are summed together, the phases that they take from dy, and where the window of x
-/// begins that they read, relative to the tile's first q.
+/// begins that they read, relative to the tile's first q. With warpgroups a tile is of q's rows and
+/// x's columns, so that windows are of x's rows and dy's columns.
 struct TapUnit {
   int first_tap;
   int taps;
@@ -63,9 +64,15 @@ struct TapUnit {
 
 /// A tap as a warp of its unit needs it.
 struct UnitTap {
-  int window;  ///< window row · window columns + window column
-  int slot;    ///< its phase within the unit
+  int window;  ///< window row · window columns + window column; with warpgroups the window row
+  int dy;      ///< the first position of dy of its phase, with warpgroups that it reads
   int kernel;  ///< kernel row · kernel columns + kernel column
+};
+
+/// Taps of a unit, with warpgroups, that read the same of dy, and rows of x one behind the other.
+struct TapRun {
+  int first_tap;
+  int taps;
 };
 
 struct WeightGradientTiling {
@@ -73,7 +80,8 @@ struct WeightGradientTiling {
   WeightGradientTile tile;
   TapUnit units[kMostTaps];
   UnitTap taps[kMostTaps];
-  int phases[kMostTaps];  ///< of the units' slots, one unit after another
+  TapRun runs[2 * kMostTaps];  ///< with warpgroups: two of each, of one unit after another
+  int phases[kMostTaps];       ///< of the units' slots, one unit after another
   int tap_units;
   int tap_count;
   int most_taps;  ///< of a unit
@@ -85,6 +93,7 @@ struct WeightGradientTiling {
   int column_tiles;
   int window_rows;  ///< of x, for the widest unit
   int window_columns;
+  int line_bytes;  ///< of a channel's columns of x in a tile; with warpgroups
   int most_slots;
   int x_chunk_rows;  ///< rows of 16 bytes from one chunk to the next in shared memory
   int dy_chunk_rows;
@@ -97,6 +106,7 @@ struct WeightGradientTiling {
   int x_read_bytes;  ///< the same with all chunks of a tile, be they there or not
   int dy_read_bytes;
   int splits;
+  int ring_offset;  ///< the barriers, and lists of places (weight_gradient.cuh), come first
   // How a warp steps through a tile: step s begins at window position
   // (s >> step_shift)·step_row + (s & step_mask)·(positions of a step).
   int steps;
@@ -109,7 +119,7 @@ struct WeightGradientTiling {
   TENON_HOST_DEVICE int blocks() const { return channel_units() * tap_units * splits; }
   TENON_HOST_DEVICE int consumers() const { return most_taps * tile.out_warps * tile.parts; }
   TENON_HOST_DEVICE int threads(const WeightGradientConfig& config) const {
-    if (config.warpgroups) return kWarpgroupThreads;
+    if (config.warpgroups > 0) return config.threads();
     return 32 * (consumers() + config.producers);
   }
   TENON_HOST_DEVICE int tiles() const { return shape.images * row_tiles * column_tiles; }
@@ -121,17 +131,13 @@ struct WeightGradientTiling {
   TENON_HOST_DEVICE int stage_bytes(int halves) const {
     return dy_offset(halves) + halves * dy_half_bytes;
   }
-  /// The barriers and the lists of places (weight_gradient.cuh) come first in shared memory.
   static constexpr int kBarrierBytes = 16 * kMostStages;
-  TENON_HOST_DEVICE int ring_offset() const {
-    return (kBarrierBytes + 8 * (window_positions() + most_slots * positions()) + 127) / 128 * 128;
-  }
   /// Warps read all chunks of their tiles, of which those that exist are filled.
   TENON_HOST_DEVICE int shared_bytes(int halves) const {
     const int x_end = (halves - 1) * x_half_bytes + x_read_bytes;
     const int dy_end = stage_bytes(halves) - dy_half_bytes + dy_read_bytes;
     const int last = x_end > dy_end ? x_end : dy_end;
-    return ring_offset() + (tile.stages - 1) * stage_bytes(halves) + last;
+    return ring_offset + (tile.stages - 1) * stage_bytes(halves) + last;
   }
 
   /// Floats of the workspace: [split][unit of channels][tap][ci of the tile][co of the tile].
