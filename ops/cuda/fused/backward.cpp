@@ -117,7 +117,7 @@ class Backward {
         grad_bias_(grad_bias),
         x_rows_(of_slice(plan.x)),
         grad_y_rows_(of_slice(plan.grad_y)),
-        x_memory_(allocate_rows(x_rows_, x.device())),
+        x_memory_(needs_x_rows() ? allocate_rows(x_rows_, x.device()) : Tensor()),
         grad_y_memory_(allocate_rows(grad_y_rows_, x.device())) {
     if (grad_weight.defined()) {
       workspace_ = empty_float({weight_plan().workspace_floats()}, x.device());
@@ -149,6 +149,11 @@ class Backward {
     return at_once() ? plan_.pair->weight : plan_.weight;
   }
 
+  /// Whether a kernel reads x as rows.
+  bool needs_x_rows() const {
+    return takes_rows(plan_.kernels.sum_gradient) || grad_weight_.defined();
+  }
+
   ChannelRows of_slice(const ChannelRows& rows) const {
     ChannelRows slice = rows;
     slice.images = slice.buffer_images = plan_.slice;
@@ -156,14 +161,15 @@ class Backward {
   }
 
   void run_slice(int first, int count) {
-    const ChannelRows x = x_rows_.part(0, count);
-    pack_channel_rows(images_of(x_, first, count), plan_.operand, x);
+    const Tensor x = images_of(x_, first, count);
+    const ChannelRows x_rows = x_rows_.part(0, count);
+    if (needs_x_rows()) pack_channel_rows(x, plan_.operand, x_rows);
     const ChannelRows grad_y = grad_y_rows_.part(0, count);
     const KernelPlan& sums = plan_.kernels.sum_gradient;
     const Tensor bias_sums =
         empty_float({bias_sum_rows(sums, count), grad_out_.shape()[1]}, x_.device());
-    run_sum_gradient(sums, x, weight_, bias_, images_of(grad_out_, first, count), epilogue_, grad_y,
-                     bias_sums);
+    run_sum_gradient(sums, x, x_rows, weight_, bias_, images_of(grad_out_, first, count), epilogue_,
+                     grad_y, bias_sums);
     if (grad_x_.defined()) {
       const int all = tenon::cuda::properties(x_.device()).multiprocessors;
       run_data_gradient(plan_.kernels.data_gradient, grad_y, weight_,
@@ -171,7 +177,7 @@ class Backward {
                         at_once() ? plan_.pair->data_multiprocessors : all);
     }
     if (grad_weight_.defined()) {
-      accumulate_weight_gradient(weight_plan(), x, grad_y, workspace_, first > 0, at_once());
+      accumulate_weight_gradient(weight_plan(), x_rows, grad_y, workspace_, first > 0, at_once());
     }
     if (grad_bias_.defined()) {
       add_bias_rows(bias_sums, bias_rows_, first / plan_.slice * plan_.bias_rows(plan_.slice),
@@ -190,7 +196,7 @@ class Backward {
   const Tensor& grad_bias_;
   ChannelRows x_rows_;
   ChannelRows grad_y_rows_;
-  Tensor x_memory_;
+  Tensor x_memory_;  // of the rows, where they are needed
   Tensor grad_y_memory_;
   Tensor workspace_;  // of the weight gradient
   Tensor bias_rows_;
