@@ -162,18 +162,23 @@ class Operands {
         shape(
             TransposedShape::of(inputs.x.shape(), inputs.weight.shape(), inputs.z, inputs.options)),
         kind(test::operand_of(precision)),
-        x(ops::cuda::input_rows(shape, kind, false)) {
-    ops::cuda::pack_channel_rows(inputs.x, kind, x.rows);
+        x_rows(ops::cuda::input_rows(shape, kind, false)) {
+    ops::cuda::pack_channel_rows(inputs.x, kind, x_rows.rows);
   }
 
   /// dy by `plan`, and the gradient of the bias.
   std::pair<Rows, Tensor> sum_gradient(const KernelPlan& plan) const {
+    return sum_gradient(plan, inputs.x);
+  }
+  /// The same with `x`, a copy of the problem's, in its place.
+  std::pair<Rows, Tensor> sum_gradient(const KernelPlan& plan, const Tensor& x) const {
     Rows rows(ops::cuda::output_rows(shape, kind, false));
     const std::int64_t channels = std::int64_t{shape.groups} * shape.out_channels;
     const Tensor sums = full({bias_sum_rows(plan.row->config, plan.tiling), channels}, NAN,
                              {.dtype = DType::Float32, .device = Device::cuda()});
-    run_sum_gradient(plan, x.rows, inputs.weight, inputs.bias, grad_out, inputs.epilogue, rows.rows,
-                     sums);
+    // Who reads planes must not need rows.
+    run_sum_gradient(plan, x, takes_rows(plan) ? x_rows.rows : ChannelRows{}, inputs.weight,
+                     inputs.bias, grad_out, inputs.epilogue, rows.rows, sums);
     return {rows, ops::sum(sums, {0})};
   }
   Tensor data_gradient(const KernelPlan& plan, const Rows& grad_y, int multiprocessors) const {
@@ -187,8 +192,17 @@ class Operands {
   Tensor grad_out;
   TransposedShape shape;
   OperandKind kind;
-  Rows x;
+  Rows x_rows;
 };
+
+/// A copy that begins one element behind a multiple of 16 bytes.
+Tensor misaligned(const Tensor& x) {
+  const std::int64_t count = x.numel();
+  const Tensor memory = empty({count + 1}, {.dtype = x.dtype(), .device = x.device()});
+  const Tensor copy = memory.narrow(0, 1, count).reshape(x.shape());
+  copy.copy_(x);
+  return copy;
+}
 
 TEST_P(BackwardKernels, OfEveryRowAreNearFloat64) {
   int rows = 0;
@@ -208,6 +222,10 @@ TEST_P(BackwardKernels, OfEveryRowAreNearFloat64) {
         expect_near(result.to_planes(operands.shape, dtype), reference.grad_y,
                     precision().tolerance);
         expect_near(grad_bias.to(Device::cpu()), reference.grad_bias, precision().tolerance);
+        // Where no bulk copies can be, windows are the same.
+        const auto [again, bias_again] = operands.sum_gradient(plan, misaligned(operands.inputs.x));
+        test::expect_same_bits(again.buffer, result.buffer);
+        test::expect_same_bits(bias_again, grad_bias);
         if (HasFailure()) return;
         grad_y = result;
         ++rows;

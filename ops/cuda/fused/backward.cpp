@@ -41,6 +41,11 @@ struct Plan {
   WeightGradientPlan weight;         ///< of a slice, the last one too
   std::optional<GradientPair> pair;  ///< how dx and dw are made at once, where both are wanted
 
+  /// Whether any kernel reads x as rows.
+  bool reads_x_rows() const {
+    return takes_rows(kernels.sum_gradient) || !weight.reads_planes() ||
+           (pair && !pair->weight.reads_planes());
+  }
   int last_slice() const { return (shape.images - 1) % slice + 1; }
   /// Rows that are left of the sums for the bias of so many images.
   std::int64_t bias_rows(int images) const {
@@ -59,15 +64,21 @@ std::optional<Plan> make_plan(const BlockProblem& problem) {
   const ChannelRows grad_y = output_rows(shape, operand, false);
   const std::int64_t bias_bytes = bias_sum_rows(kernels->sum_gradient, shape.images) *
                                   problem.z[1] * std::int64_t{sizeof(float)};
-  TransposedShape slice = shape;
-  slice.images = images_of_slice(shape.images, x.bytes() + grad_y.bytes() + bias_bytes);
-  const WeightGradientProblem weight_problem{slice, operand, false};
   const WeightGradientTarget weight_target{target.multiprocessors, target.shared_bytes,
                                            target.architecture};
-  const WeightGradientPlan weight = plan_weight_gradient(weight_problem, weight_target);
-  const std::optional<GradientPair> pair =
-      pair_gradients(kernels->data_gradient, weight, weight_problem, weight_target);
-  return Plan{*kernels, shape, operand, x, grad_y, slice.images, weight, pair};
+  const auto with_slices_of = [&](std::int64_t bytes) {
+    TransposedShape slice = shape;
+    slice.images = images_of_slice(shape.images, bytes);
+    const WeightGradientProblem weight_problem{slice, operand, false};
+    const WeightGradientPlan weight = plan_weight_gradient(weight_problem, weight_target);
+    return Plan{
+        *kernels, shape,
+        operand,  x,
+        grad_y,   slice.images,
+        weight,   pair_gradients(kernels->data_gradient, weight, weight_problem, weight_target)};
+  };
+  const Plan plan = with_slices_of(grad_y.bytes() + bias_bytes);
+  return plan.reads_x_rows() ? with_slices_of(x.bytes() + grad_y.bytes() + bias_bytes) : plan;
 }
 
 /// This thread's plan for a problem; null where there is none. Valid until the next call.
@@ -125,7 +136,7 @@ class Backward {
         grad_bias_(grad_bias),
         x_rows_(of_slice(plan.x)),
         grad_y_rows_(of_slice(plan.grad_y)),
-        x_memory_(allocate_rows(x_rows_, x.device())),
+        x_memory_(plan.reads_x_rows() ? allocate_rows(x_rows_, x.device()) : Tensor()),
         grad_y_memory_(allocate_rows(grad_y_rows_, x.device())) {
     if (grad_weight.defined()) {
       workspace_ = empty_float({weight_plan().workspace_floats()}, x.device());
@@ -164,14 +175,15 @@ class Backward {
   }
 
   void run_slice(int first, int count) {
-    const ChannelRows x = x_rows_.part(0, count);
-    pack_channel_rows(images_of(x_, first, count), plan_.operand, x);
+    const Tensor x = images_of(x_, first, count);
+    const ChannelRows x_rows = x_rows_.part(0, count);
+    if (plan_.reads_x_rows()) pack_channel_rows(x, plan_.operand, x_rows);
     const ChannelRows grad_y = grad_y_rows_.part(0, count);
     const KernelPlan& sums = plan_.kernels.sum_gradient;
     const Tensor bias_sums =
         empty_float({bias_sum_rows(sums, count), grad_out_.shape()[1]}, x_.device());
-    run_sum_gradient(sums, x, weight_, bias_, images_of(grad_out_, first, count), epilogue_, grad_y,
-                     bias_sums);
+    run_sum_gradient(sums, x, x_rows, weight_, bias_, images_of(grad_out_, first, count), epilogue_,
+                     grad_y, bias_sums);
     if (grad_x_.defined()) {
       const int all = tenon::cuda::properties(x_.device()).multiprocessors;
       run_data_gradient(plan_.kernels.data_gradient, grad_y, weight_,
@@ -179,8 +191,8 @@ class Backward {
                         at_once() ? plan_.pair->data_multiprocessors : all);
     }
     if (grad_weight_.defined()) {
-      accumulate_weight_gradient(weight_plan(), images_of(x_, first, count), x, grad_y, workspace_,
-                                 first > 0, at_once());
+      accumulate_weight_gradient(weight_plan(), x, x_rows, grad_y, workspace_, first > 0,
+                                 at_once());
     }
     if (grad_bias_.defined()) {
       add_bias_rows(bias_sums, bias_rows_, first / plan_.slice * plan_.bias_rows(plan_.slice),
@@ -199,7 +211,7 @@ class Backward {
   const Tensor& grad_bias_;
   ChannelRows x_rows_;
   ChannelRows grad_y_rows_;
-  Tensor x_memory_;
+  Tensor x_memory_;  // of the rows, where they are needed
   Tensor grad_y_memory_;
   Tensor workspace_;  // of the weight gradient
   Tensor bias_rows_;

@@ -19,19 +19,21 @@ Tiling tiling_of(const KernelPlan& plan, int images) {
 }
 
 /// What all kernels of the backward are called with.
-KernelArguments arguments_of(const KernelPlan& plan, const ChannelRows& rows,
-                             const Tensor& packed) {
+KernelArguments arguments_of(const KernelPlan& plan, int images, const Tensor& packed) {
   KernelArguments arguments{};
-  arguments.rows = rows;
   arguments.packed = packed.raw_data();
-  arguments.tiling = tiling_of(plan, rows.images);
+  arguments.tiling = tiling_of(plan, images);
   arguments.slots = plan.slots;
   arguments.stages_of_sum = 1;
   arguments.take_turns = plan.row->take_turns && plan.tiling.stages <= plan.slots;
+  return arguments;
+}
+
+void read_rows(KernelArguments& arguments, const KernelPlan& plan, const ChannelRows& rows) {
+  arguments.rows = rows;
   if (plan.row->architecture == 90) {
     arguments.x_map = rows_map(rows, arguments.tiling, plan.row->config.chunks);
   }
-  return arguments;
 }
 
 void launch(const KernelPlan& plan, const KernelArguments& arguments, const Epilogue& epilogue,
@@ -75,25 +77,34 @@ std::int64_t bias_sum_rows(const KernelPlan& plan, int images) {
   return bias_sum_rows(plan.row->config, tiling_of(plan, images));
 }
 
-void run_sum_gradient(const KernelPlan& plan, const ChannelRows& x, const Tensor& weight,
-                      const Tensor& bias, const Tensor& grad_out, const Epilogue& epilogue,
-                      const ChannelRows& grad_y, const Tensor& bias_sums) {
+bool takes_rows(const KernelPlan& plan) { return plan.row->config.takes_rows(); }
+
+void run_sum_gradient(const KernelPlan& plan, const Tensor& x, const ChannelRows& x_rows,
+                      const Tensor& weight, const Tensor& bias, const Tensor& grad_out,
+                      const Epilogue& epilogue, const ChannelRows& grad_y,
+                      const Tensor& bias_sums) {
   const Device device = weight.device();
   const tenon::cuda::DeviceGuard guard(device);
   const Tensor packed = packed_weights(plan, weight);
-  KernelArguments arguments = arguments_of(plan, x, packed);
+  KernelArguments arguments = arguments_of(plan, static_cast<int>(x.shape()[0]), packed);
+  if (takes_rows(plan)) {
+    read_rows(arguments, plan, x_rows);
+  } else {
+    read_planes(arguments, plan, x);
+  }
   arguments.bias = bias.defined() ? bias.raw_data() : nullptr;
   const bool boxes = plan.gradient_slots > 0 && has_gradient_map(grad_out);
-  arguments.gradient = {.map = boxes ? gradient_map(grad_out, plan.row->config) : TensorMap{},
-                        .slots = boxes ? plan.gradient_slots : 0,
-                        .grad_out = grad_out.raw_data(),
-                        .grad_y = grad_y,
-                        .bias_sums = bias_sums.data<float>()};
   // Runs of neighbouring columns are read at once; three columns are no power of two.
   const int run = plan.row->config.column_phases == 3 ? 1 : plan.row->config.column_phases;
   const std::size_t bytes = item_size(grad_out.dtype()) * static_cast<std::size_t>(run);
-  arguments.aligned = reinterpret_cast<std::uintptr_t>(grad_out.raw_data()) % bytes == 0 &&
-                      grad_out.shape()[3] % run == 0;
+  const bool aligned = reinterpret_cast<std::uintptr_t>(grad_out.raw_data()) % bytes == 0 &&
+                       grad_out.shape()[3] % run == 0;
+  arguments.gradient = {.map = boxes ? gradient_map(grad_out, plan.row->config) : TensorMap{},
+                        .slots = boxes ? plan.gradient_slots : 0,
+                        .grad_out = grad_out.raw_data(),
+                        .aligned = aligned,
+                        .grad_y = grad_y,
+                        .bias_sums = bias_sums.data<float>()};
   launch(plan, arguments, epilogue, tenon::cuda::properties(device).multiprocessors, device);
 }
 
@@ -102,7 +113,8 @@ void run_data_gradient(const KernelPlan& plan, const ChannelRows& grad_y, const 
   const Device device = weight.device();
   const tenon::cuda::DeviceGuard guard(device);
   const Tensor packed = packed_weights(plan, weight);
-  KernelArguments arguments = arguments_of(plan, grad_y, packed);
+  KernelArguments arguments = arguments_of(plan, grad_y.images, packed);
+  read_rows(arguments, plan, grad_y);
   arguments.z = grad_x.raw_data();
   launch(plan, arguments, Epilogue{}, multiprocessors, device);
 }

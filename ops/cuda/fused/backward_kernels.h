@@ -1,5 +1,6 @@
-// The fused backward by own kernels: dy from x and the gradient of z, then dx and dw from dy. Its
-// operands pass from kernel to kernel as ChannelRows.
+// The fused backward by own kernels: dy from x and the gradient of z, then dx and dw from dy. Dy
+// passes from kernel to kernel as ChannelRows; x is ChannelRows to those kernels that take no
+// planes.
 #pragma once
 
 #include <optional>
@@ -27,12 +28,16 @@ bool backward_pays(const BackwardPlan& plan, const BlockProblem& problem);
 /// Rows of bias sums that the plan's kernel writes for so many images.
 std::int64_t bias_sum_rows(const KernelPlan& plan, int images);
 
-/// dy, in `grad_y`, from x as rows, w, b and the gradient of z [N, Cout, Hout, Wout], contiguous.
-/// `bias_sums` [bias_sum_rows, Cout] float32 receives sums of dy that together are the gradient of
-/// the bias. The images are those of `x`, which may be fewer than the plan's.
-void run_sum_gradient(const KernelPlan& plan, const ChannelRows& x, const Tensor& weight,
-                      const Tensor& bias, const Tensor& grad_out, const Epilogue& epilogue,
-                      const ChannelRows& grad_y, const Tensor& bias_sums);
+/// Whether run_sum_gradient reads x as rows; else it reads planes.
+bool takes_rows(const KernelPlan& plan);
+
+/// dy, in `grad_y`, from x [N, Cin, H, W], w, b and the gradient of z [N, Cout, Hout, Wout], both
+/// contiguous. `x_rows` is x as rows; it need be there only if takes_rows(plan). `bias_sums`
+/// [bias_sum_rows, Cout] float32 receives sums of dy that together are the gradient of the bias.
+/// The images are those of `x`, which may be fewer than the plan's.
+void run_sum_gradient(const KernelPlan& plan, const Tensor& x, const ChannelRows& x_rows,
+                      const Tensor& weight, const Tensor& bias, const Tensor& grad_out,
+                      const Epilogue& epilogue, const ChannelRows& grad_y, const Tensor& bias_sums);
 
 /// dx [N, Cin, H, W], contiguous, from dy and w, by so many multiprocessors.
 void run_data_gradient(const KernelPlan& plan, const ChannelRows& grad_y, const Tensor& weight,

@@ -10,14 +10,14 @@
 
 namespace tenon::ops::cuda {
 
-/// One team's copies. The team's stages are every Config::value.teams-th of the block's; their raw
-/// windows go through a ring of the team's own.
+/// One team's copies. The team's stages are every Config::value.loading_teams()-th of the block's;
+/// their raw windows go through a ring of the team's own.
 template <class Operand, class Config>
 class BulkLoader {
   using Element = typename OperandTraits<Operand>::Element;
   static constexpr int kRow = OperandTraits<Operand>::kRow;
   static constexpr int kChunks = Config::value.chunks;
-  static constexpr int kTeams = Config::value.teams;
+  static constexpr int kTeams = Config::value.loading_teams();
   static constexpr int kThreads = 32 * kProducerWarps;
 
  public:

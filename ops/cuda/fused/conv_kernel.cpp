@@ -83,7 +83,8 @@ struct SideRings {
   int windows;
 };
 
-/// What they may be, the best first. Consumers that take turns need a whole tile's stages.
+/// What they may be, the best first. Consumers that take turns need a whole tile's stages. `boxes`:
+/// x may have raw windows.
 std::vector<SideRings> side_rings(const KernelRow& row, int stages, bool boxes) {
   constexpr int kLeast = 3;
   constexpr int kMost = 16;
@@ -92,9 +93,14 @@ std::vector<SideRings> side_rings(const KernelRow& row, int stages, bool boxes) 
     // Where there are many stages a deep ring hides memory's latency, before many steps of the
     // gradient do.
     constexpr int kDeep = 5;
+    // Raw windows are worth steps of the gradient, down to three.
+    constexpr int kLeastBesideRaw = 3;
     std::vector<SideRings> rings;
     for (const int windows : {row.take_turns ? wanted : kDeep, wanted, 2}) {
-      for (int slots = 8; slots >= 2; --slots) rings.push_back({0, slots, windows});
+      for (int raw = boxes ? 2 : 0; raw >= 0; --raw) {
+        const int least = raw > 0 ? kLeastBesideRaw : 2;
+        for (int slots = 8; slots >= least; --slots) rings.push_back({raw, slots, windows});
+      }
     }
     rings.push_back({0, 0, 0});
     return rings;
@@ -112,7 +118,7 @@ bool fill_shared_memory(KernelPlan& plan, int limit) {
       config.bulk() ? raw_windows(plan.tiling, channels_of_row(plan.row->operand)) : std::nullopt;
   plan.raw = boxes.value_or(RawWindows{});
   for (const SideRings& rings : side_rings(*plan.row, plan.tiling.stages, boxes.has_value())) {
-    plan.raw.slots = rings.raw * config.teams;
+    plan.raw.slots = rings.raw * config.loading_teams();
     plan.gradient_slots = rings.gradients;
     plan.slots = 0;
     for (int slots = kLeastSlots; slots <= kMostSlots; ++slots) {
@@ -132,7 +138,7 @@ std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape
   if (!geometry_fits(config, shape)) return std::nullopt;
   // Kernels for 32 channels are there for those who have no more, where small tiles fill the last
   // wave better, or where more do not fit the registers; those for 48 for multiples of that.
-  const bool backward = takes_rows(config.work);
+  const bool rows = config.takes_rows();
   const int sums = config.work == Work::DataGradient ? shape.in_channels : shape.out_channels;
   if (config.kernel != 0 && config.kernel < 7 && !config.split && !config.flat &&
       config.channels <= 32 && sums > config.channels) {
@@ -142,16 +148,18 @@ std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape
   const double image_elements = static_cast<double>(shape.groups) * shape.in_channels *
                                 static_cast<double>(shape.rows.input * shape.columns.input);
   const int images = config.flat ? shape.images : row.images;
-  if (!backward && images > 1 && images * image_elements > (1 << 30)) return std::nullopt;
-  const TileShape tile{.images = row.images,
-                       .rows = row.rows,
-                       .columns = row.columns,
-                       .row_phases = config.row_phases,
-                       .out_channels = config.channels,
-                       .in_channels = config.chunks * channels_of_row(row.operand),
-                       .vector = config.vector,
-                       .flat = config.flat,
-                       .dense = backward};
+  if (!rows && images > 1 && images * image_elements > (1 << 30)) return std::nullopt;
+  const TileShape tile{
+      .images = row.images,
+      .rows = row.rows,
+      .columns = row.columns,
+      .row_phases = config.row_phases,
+      .out_channels = config.channels,
+      .in_channels = config.chunks * channels_of_row(row.operand),
+      .vector = config.vector,
+      .flat = config.flat,
+      .dense = rows,
+      .chunk_run = config.boxes_gradients() && config.vector == 1 ? 8 / config.chunks : 0};
   KernelPlan plan{&row,
                   config.work == Work::DataGradient ? make_gradient_tiling(shape, tile)
                                                     : make_tiling(shape, tile),
@@ -169,7 +177,7 @@ std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape
   // Weights that stay are those of one set.
   if (config.resident && t.sets != 1) return std::nullopt;
   if (plan.tiling.window_rows > 1023 || plan.tiling.window_columns > 1023) return std::nullopt;
-  if (backward && row.architecture == 90 && !box_fits(plan.tiling)) return std::nullopt;
+  if (rows && row.architecture == 90 && !box_fits(plan.tiling)) return std::nullopt;
   if (!fill_shared_memory(plan, limit)) return std::nullopt;
   plan.packed_name = packed_name(row, shape);
   return plan;
@@ -193,7 +201,7 @@ void visit_rows([[maybe_unused]] int architecture, Work work, const Append& appe
       if (row.config.work == work) append(row);
     }
   };
-  if (takes_rows(work)) {
+  if (is_backward(work)) {
 #ifdef TENON_WITH_SM90A
     if (architecture == 90) {
       append_all(backward_rows_sm90_k3_s2());
@@ -388,6 +396,17 @@ int blocks_of(const KernelPlan& plan, const Tiling& tiling, int multiprocessors)
   return plan.row->config.resident ? std::max(1, blocks / units) * units : blocks;
 }
 
+void read_planes(KernelArguments& arguments, const KernelPlan& plan, const Tensor& x) {
+  const int vector = plan.row->config.vector;
+  const auto address = reinterpret_cast<std::uintptr_t>(x.raw_data());
+  const bool bulk = plan.raw.slots > 0 && divides(address, 16);
+  arguments.x_map = bulk ? window_map(x, plan.tiling, plan.raw) : TensorMap{};
+  arguments.raw = bulk ? plan.raw : RawWindows{};
+  arguments.x = x.raw_data();
+  arguments.aligned = divides(address, item_size(x.dtype()) * static_cast<std::size_t>(vector)) &&
+                      x.shape()[3] % vector == 0;
+}
+
 void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weight,
                      const Tensor& bias, const ConvTranspose2dOptions& options,
                      const Epilogue& epilogue, const Tensor& z) {
@@ -406,13 +425,9 @@ void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weig
     shape[1] *= plan.parts;
     sums = tenon::detail::make_empty({shape, DType::Float32, device});
   }
-  const auto address = reinterpret_cast<std::uintptr_t>(x.raw_data());
-  const bool bulk = plan.raw.slots > 0 && divides(address, 16);
-  const std::size_t vector_bytes =
-      item_size(x.dtype()) * static_cast<std::size_t>(row.config.vector);
-  const KernelArguments arguments{
-      .x_map = bulk ? window_map(x, plan.tiling, plan.raw) : TensorMap{},
-      .x = x.raw_data(),
+  KernelArguments arguments{
+      .x_map = {},
+      .x = nullptr,
       .rows = {},
       .packed = packed.raw_data(),
       .bias = bias.defined() && !sums.defined() ? bias.raw_data() : nullptr,
@@ -421,10 +436,11 @@ void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weig
       .found_nan = found_nan.defined() ? static_cast<int*>(found_nan.raw_data()) : nullptr,
       .tiling = plan.tiling,
       .slots = plan.slots,
-      .raw = bulk ? plan.raw : RawWindows{},
+      .raw = {},
       .stages_of_sum = stages_of_sum(plan.tiling),
-      .aligned = divides(address, vector_bytes) && x.shape()[3] % row.config.vector == 0,
+      .aligned = false,
       .take_turns = row.take_turns && plan.tiling.stages <= plan.slots};
+  read_planes(arguments, plan, x);
   const int multiprocessors = tenon::cuda::properties(device).multiprocessors;
   row.launch(arguments, epilogue, blocks_of(plan, plan.tiling, multiprocessors), plan.shared_bytes,
              device);

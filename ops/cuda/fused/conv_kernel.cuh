@@ -20,7 +20,9 @@
 //
 // The same kernel makes the gradients of x: Work::SumGradient sums y again and turns it into dy
 // (sum_gradient_writer.cuh), Work::DataGradient sums dx from dy, a correlation of stride 1 of dy's
-// phases. Both read rows of 16 bytes (row_loader.cuh).
+// phases. The latter, and before sm_90 the former too, read rows of 16 bytes (row_loader.cuh). On
+// sm_90 Work::SumGradient reads planes of x, and a second team of producers brings the gradient of
+// z (gradient_boxes.cuh).
 #pragma once
 
 #include "tenon/core/cuda/launch.cuh"
@@ -32,6 +34,13 @@
 #include "tenon/ops/cuda/fused/window_loader.cuh"
 
 namespace tenon::ops::cuda {
+
+/// What a warpgroup does.
+enum class Role {
+  Consumer,
+  Loader,         ///< produces windows and weights
+  GradientLoader  ///< produces the gradient of z
+};
 
 // ---- producers -------------------------------------------------------------------------------
 
@@ -72,7 +81,7 @@ __device__ void produce(const KernelArguments& arguments, const SharedLayout& la
         __syncwarp();
         if (thread % 32 == 0) full[ring.slot].arrive();
         loader.release();
-        turn = Config::value.teams;
+        turn = Config::value.loading_teams();
       }
       --turn;
       ring.advance(arguments.slots);
@@ -84,20 +93,16 @@ __device__ void produce(const KernelArguments& arguments, const SharedLayout& la
 template <class Operand, class Config, class Multiplier>
 __device__ void produce_by_best_loader(const KernelArguments& arguments, const SharedLayout& layout,
                                        char* shared, int team) {
-  if constexpr (takes_rows(Config::value.work)) {
-    if constexpr (Config::value.boxes_gradients()) {
-      produce_gradients<Operand, Config>(arguments, layout, shared);
-    }
+  if constexpr (Config::value.takes_rows()) {
     produce_rows<Config, Multiplier>(arguments, layout, shared);
-    return;
-  } else if constexpr (Config::value.bulk()) {
-    if (arguments.raw.slots > 0) {
-      produce<Config, Multiplier>(arguments, layout, shared, team,
-                                  BulkLoader<Operand, Config>(arguments, layout, shared, team));
-      return;
+  } else {
+    if constexpr (Config::value.bulk()) {
+      if (arguments.raw.slots > 0) {
+        produce<Config, Multiplier>(arguments, layout, shared, team,
+                                    BulkLoader<Operand, Config>(arguments, layout, shared, team));
+        return;
+      }
     }
-  }
-  if constexpr (!takes_rows(Config::value.work)) {
     const auto* places = reinterpret_cast<const int*>(shared + layout.places);
     produce<Config, Multiplier>(arguments, layout, shared, team,
                                 WindowLoader<Operand, Config>(arguments, places));
@@ -107,7 +112,7 @@ __device__ void produce_by_best_loader(const KernelArguments& arguments, const S
 /// Arrivals that make a slot full.
 template <class Config, class Multiplier>
 constexpr int full_arrivals() {
-  if constexpr (takes_rows(Config::value.work)) return row_arrivals<Config, Multiplier>();
+  if constexpr (Config::value.takes_rows()) return row_arrivals<Config, Multiplier>();
   // Beside the warps, the thread that started a bulk copy of weights arrives.
   return kProducerWarps + (Multiplier::kAsync && !Config::value.resident ? 1 : 0);
 }
@@ -281,12 +286,18 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
   __syncthreads();
   // The same in all lanes, which the compiler must know to keep warpgroup products under way.
   const int group = __shfl_sync(~0U, static_cast<int>(threadIdx.x) / 128, 0);
-  if (group >= Config::value.groups) {
-    Multiplier::template share_registers<false>();
+  constexpr int kLoadersEnd = Config::value.groups + Config::value.loading_teams();
+  if (Config::value.boxes_gradients() && group == kLoadersEnd) {
+    if constexpr (Config::value.boxes_gradients()) {
+      Multiplier::template share_registers<Role::GradientLoader>();
+      produce_gradients<Operand, Config>(arguments, layout, shared);
+    }
+  } else if (group >= Config::value.groups) {
+    Multiplier::template share_registers<Role::Loader>();
     produce_by_best_loader<Operand, Config, Multiplier>(arguments, layout, shared,
                                                         group - Config::value.groups);
   } else {
-    Multiplier::template share_registers<true>();
+    Multiplier::template share_registers<Role::Consumer>();
     if constexpr (Config::value.resident) weights_there.wait(0);
     consume<Operand, Config, Multiplier>(arguments, layout, shared, group, chain);
   }

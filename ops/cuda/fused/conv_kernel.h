@@ -71,6 +71,9 @@ double share_inside(const Tiling& tiling);
 /// multiprocessors.
 int blocks_of(const KernelPlan& plan, const Tiling& tiling, int multiprocessors);
 
+/// Has the plan's kernel read x, contiguous planes.
+void read_planes(KernelArguments& arguments, const KernelPlan& plan, const Tensor& x);
+
 /// z = epilogue(conv_transpose2d(x, weight, bias)) by `plan`; x contiguous, z contiguous and
 /// beginning at a multiple of 16 bytes, as new tensors do; bias may be undefined. The same bits for
 /// the same plan, always.

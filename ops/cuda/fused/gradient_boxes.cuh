@@ -40,7 +40,8 @@ struct GradientRing {
   }
 };
 
-/// Fills the rings: run by the producers, of whom one thread works for each group.
+/// Fills the rings: run by a team of producers, of whom one thread works for each group. It is a
+/// team of its own, as registers are shared out by warpgroups: these threads need few.
 template <class Operand, class Config>
 __device__ void produce_gradients(const KernelArguments& arguments, const SharedLayout& layout,
                                   char* shared) {
@@ -49,21 +50,24 @@ __device__ void produce_gradients(const KernelArguments& arguments, const Shared
   constexpr GradientBox kBox(kConfig, kItem);
   constexpr int kStepBytes = kConfig.gradient_step_bytes(kItem);
   static_assert(kStepBytes == kBox.count * kBox.bytes());
-  static_assert(kConfig.groups < kProducerWarps);
-  const int group = static_cast<int>(threadIdx.x) / 32 % kProducerWarps - 1;  // warp 0 has x
+  static_assert(kConfig.groups <= kProducerWarps);
+  const int group = static_cast<int>(threadIdx.x) / 32 % kProducerWarps;
   const int slots = arguments.gradient.slots;
-  if (slots == 0 || threadIdx.x % 32 != 0 || group < 0 || group >= kConfig.groups) return;
+  if (slots == 0 || threadIdx.x % 32 != 0 || group >= kConfig.groups) return;
   const Tiling& t = arguments.tiling;
   const GradientRing barriers(arguments, kConfig, shared, group);
   char* boxes = shared + layout.gradients + group * slots * kStepBytes;
   RingPosition ring{0, 1};  // all slots are empty at first
   for (int tile = blockIdx.x; tile < t.tiles(); tile += gridDim.x) {
     const TilePlace place(t, tile);
+    // Unrolled, these loops would want more registers than the team has.
+#pragma unroll 1
     for (int block = 0; block < kConfig.blocks; ++block) {
       const PositionPlace position(t, 64 * (group * kConfig.blocks + block));
       const int row = (place.row + position.row) * kConfig.row_phases;
       const int column = (place.column + position.column) * kConfig.column_phases;
       const int channel = place.group * t.shape.out_channels + place.channel;
+#pragma unroll 1
       for (int step = 0; step < kConfig.channels / 8; ++step) {
         barriers.empty[ring.slot].wait(ring.parity);
         barriers.full[ring.slot].arrive_and_expect(kStepBytes);

@@ -18,8 +18,7 @@ enum class Work {
   DataGradient  ///< dx from dy
 };
 
-/// Kernels of the backward read ChannelRows instead of planes.
-constexpr bool takes_rows(Work work) {
+constexpr bool is_backward(Work work) {
   return work == Work::SumGradient || work == Work::DataGradient;
 }
 
@@ -30,7 +29,7 @@ struct KernelConfig {
   int column_phases;  ///< stride.w
   int blocks;         ///< blocks of 64 positions of a consumer group
   int groups;         ///< consumer groups
-  int teams;          ///< of producers, which load every other stage
+  int teams;          ///< of producers
   int chunks;         ///< rows of 16 bytes a position has in a stage: 2 or 4
   int vector;         ///< columns of x that a producer reads at once: 1, 2 or 4
   bool resident;      ///< the weights stay in shared memory for a block's life
@@ -48,23 +47,30 @@ struct KernelConfig {
   /// where it does not come by bulk copies.
   static constexpr int gradients_ahead = 3;
 
-  /// Whether windows come by bulk copies, where x allows them: rows of narrow tiles are too short,
-  /// and those of flat ones no boxes.
-  constexpr bool bulk() const { return columns >= 64 && !flat && work == Work::Forward; }
+  /// Whether the gradient of z comes by bulk copies, where it allows them: on sm_90. The last team
+  /// of producers asks for them.
+  constexpr bool boxes_gradients() const { return work == Work::SumGradient && kernel != 0; }
+  /// Teams that load windows: one loads every stage, of two each loads every other.
+  constexpr int loading_teams() const { return boxes_gradients() ? 1 : teams; }
+  /// Whether the input are ChannelRows; else they are planes.
+  constexpr bool takes_rows() const { return is_backward(work) && !boxes_gradients(); }
+  /// Whether windows of planes come by bulk copies, where x allows them: rows of narrow tiles are
+  /// too short, and those of flat ones no boxes.
+  constexpr bool bulk() const {
+    return columns >= 64 && !flat && (work == Work::Forward || boxes_gradients());
+  }
   /// Whether warps put the results of ragged tiles in order in shared memory: on sm_90, which has
   /// enough of it, except where the code it takes costs the other tiles more (wide ones, 10 %), and
   /// where it would not fit the registers. A warp has two such places of staging_bytes().
   constexpr bool stages_results() const {
     return kernel != 0 && (columns == 8 || flat) && column_phases <= 2 && !split &&
-           !takes_rows(work);
+           !is_backward(work);
   }
   constexpr int staging_bytes() const { return 4 * row_phases * (64 * column_phases + 32); }
   constexpr int phases() const { return row_phases * column_phases; }
   constexpr int positions() const { return 64 * blocks * groups; }
   constexpr int threads() const { return 128 * (groups + teams); }
   constexpr int halves() const { return split ? 2 : 1; }
-  /// Whether the gradient of z comes by bulk copies, where it allows them: on sm_90.
-  constexpr bool boxes_gradients() const { return work == Work::SumGradient && kernel != 0; }
   /// The gradient of z that a consumer group wants for a step of 64 positions and 8 channels.
   constexpr int gradient_step_bytes(int element_bytes) const {
     return 64 * phases() * 8 * element_bytes;
@@ -166,6 +172,7 @@ struct GradientArguments {
   TensorMap map;         ///< of grad_out, with slots: see gradient_boxes.cuh
   int slots;             ///< of each consumer group's ring; 0: no bulk copies
   const void* grad_out;  ///< gradient of z, [N, groups·Cout, Hout, Wout]
+  bool aligned;          ///< it and its rows begin where runs can be read at once
   ChannelRows grad_y;    ///< dy
   float* bias_sums;      ///< [bias_sum_rows, groups·Cout]: sums of dy over each warp's positions
 };
@@ -180,7 +187,7 @@ constexpr std::int64_t bias_sum_rows(KernelConfig config, const Tiling& t) {
 struct KernelArguments {
   TensorMap x_map;     ///< with bulk copies: x or rows as boxes that are a stage's windows
   const void* x;       ///< [N, groups·Cin, H, W], or null where the input are rows
-  ChannelRows rows;    ///< x, or for the data gradient dy
+  ChannelRows rows;    ///< x, or for the data gradient dy; none where the input are planes
   const void* packed;  ///< the same as pack_weights.h makes it
   const void* bias;    ///< [groups·Cout] or null
   void* z;             ///< [N, groups·Cout, Hout, Wout], or dx [N, groups·Cin, H, W]
@@ -220,7 +227,7 @@ struct SharedLayout {
                   128 * 128),
         x(raw + windows.slots * raw_bytes),
         x_bytes(whole_lines(config.halves() * config.chunks * t.chunk_rows() * 16,
-                            takes_rows(config.work))),
+                            config.takes_rows())),
         weights(x + slots * x_bytes),
         weight_bytes(t.most_taps() * config.tap_rows() * 16),
         staging(weights + weight_bytes * (config.resident ? t.stages : slots)),

@@ -1,7 +1,7 @@
-// The producers of the backward's kernels: their input lies in memory as the tensor cores read it
-// (channel_rows.h), so that a window is a copy. On sm_90 one thread asks for it as one box of a
-// bulk copy; elsewhere each thread copies rows of 16 bytes, and the copies themselves announce the
-// slot as full, so that the producers run ahead as far as the ring goes.
+// The producers of the backward's kernels, but for dy's on sm_90: their input lies in memory as the
+// tensor cores read it (channel_rows.h), so that a window is a copy. On sm_90 one thread asks for
+// it as one box of a bulk copy; elsewhere each thread copies rows of 16 bytes, and the copies
+// themselves announce the slot as full, so that the producers run ahead as far as the ring goes.
 #pragma once
 
 #include "tenon/ops/cuda/fused/tensor_core.cuh"

@@ -254,7 +254,7 @@ class SumGradientTile {
       } else {
         run<false, GradientSource::Boxes>(places, sums, chain, boxes);
       }
-    } else if (arguments_.aligned && whole) {
+    } else if (arguments_.gradient.aligned && whole) {
       constexpr auto kSource = Run::kCopies ? GradientSource::Copies : GradientSource::Memory;
       run<true, kSource>(places, sums, chain, NoBoxes());
     } else {
@@ -264,7 +264,8 @@ class SumGradientTile {
 
  private:
   __device__ bool copies() const {
-    return Run::kCopies && arguments_.aligned && is_whole<Config>(arguments_.tiling, place_);
+    return Run::kCopies && arguments_.gradient.aligned &&
+           is_whole<Config>(arguments_.tiling, place_);
   }
   __device__ int height() const { return static_cast<int>(arguments_.tiling.shape.rows.output); }
   __device__ int width() const { return static_cast<int>(arguments_.tiling.shape.columns.output); }

@@ -28,7 +28,7 @@ class WarpMultiplier {
     }
   }
 
-  template <bool kConsumer>
+  template <Role kRole>
   __device__ static void share_registers() {}
   /// Before the first products of sums.
   __device__ void begin(Sums<Config>& sums) const { clear_sums<Config>(sums); }

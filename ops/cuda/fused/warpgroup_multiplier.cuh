@@ -40,17 +40,14 @@ class WarpgroupMultiplier {
   }
 
   /// Registers move from the producers, who need few, to the consumers.
-  template <bool kConsumer>
+  template <Role kRole>
   __device__ static void share_registers() {
     static_assert(kConfig.groups == 2 && kConfig.teams <= 2);
-    // Who starts bulk copies needs few, but what all threads know of their block counts too.
-    constexpr bool kRows = takes_rows(kConfig.work);
-    if constexpr (kConsumer) {
-      asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRows                ? 224
-                                                               : kConfig.teams == 1 ? 216
-                                                                                    : 184));
+    constexpr int kRegisters = registers_of(kRole);
+    if constexpr (kRole == Role::Consumer) {
+      asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
     } else {
-      asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRows ? 56 : 72));
+      asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
     }
   }
 
@@ -96,6 +93,17 @@ class WarpgroupMultiplier {
   }
 
  private:
+  /// Of a thread of that role. One of each warpgroup together have 512 at most.
+  static constexpr int registers_of(Role role) {
+    if (kConfig.boxes_gradients()) {
+      return role == Role::Consumer ? 208 : role == Role::Loader ? 64 : 32;
+    }
+    // Who starts bulk copies needs few, but what all threads know of their block counts too.
+    if (kConfig.takes_rows()) return role == Role::Consumer ? 224 : 56;
+    if (role != Role::Consumer) return 72;
+    return kConfig.teams == 1 ? 216 : 184;
+  }
+
   template <std::size_t... kTap>
   __device__ void add_taps(std::uint32_t x, std::uint32_t weights, int half_chunk, bool fresh,
                            Sums<Config>& sums, std::index_sequence<kTap...> /*taps*/) const {
