@@ -88,6 +88,26 @@ TEST_P(SlicedBackward, GivesTheSameBitsAgain) {
   }
 }
 
+// Where no bulk copy could begin.
+TEST_P(SlicedBackward, IsTheSameFromAnyAddress) {
+  const NoGradGuard no_grad;
+  const Float32PrecisionGuard precision(GetParam().precision);
+  std::vector<Tensor> inputs = inputs_of(3, GetParam().dtype);
+  const std::vector<Tensor> wanted = backward(inputs);
+  for (const std::size_t moved : {0, 3}) {  // x, and z's gradient
+    const Tensor original = inputs[moved];
+    const Tensor memory =
+        empty({original.numel() + 1}, {.dtype = original.dtype(), .device = original.device()});
+    inputs[moved] = memory.narrow(0, 1, original.numel()).reshape(original.shape());
+    inputs[moved].copy_(original);
+    const std::vector<Tensor> got = backward(inputs);
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      EXPECT_LE(distance(got[i], wanted[i]), GetParam().tolerance) << moved << ", gradient " << i;
+    }
+    inputs[moved] = original;
+  }
+}
+
 TEST_P(SlicedBackward, HoldsAQuarterOfAGibibyteAtMost) {
   const NoGradGuard no_grad;
   const Float32PrecisionGuard precision(GetParam().precision);

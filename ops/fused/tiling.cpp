@@ -65,17 +65,6 @@ void lay_in_line(Tiling& t, const TapList& list) {
   t.image_tiles = 1;
 }
 
-/// Such that what a warp writes at once falls on different banks.
-int chunk_gap(const Tiling& t) {
-  const int positions = t.window_positions();
-  const int run = t.tile.chunk_run;
-  if (t.tile.dense) return 0;
-  // Chunks begin an odd number of runs apart.
-  if (run > 0) return (positions + run - 1) / (2 * run) * (2 * run) + run - positions;
-  // Four chunks of two vectors.
-  return (positions + 6) / 8 * 8 + 1 - positions;
-}
-
 bool is_ragged(const Tiling& t) {
   const TransposedShape& shape = t.shape;
   return t.tile.flat || shape.images % t.tile.images != 0 ||
@@ -125,7 +114,6 @@ Tiling cut(const TransposedShape& shape, const TileShape& tile, std::span<const 
     lay_in_line(tiling, lists[0]);
     tiling.column_tiles = saturated((line_positions(tiling) + tile.columns - 1) / tile.columns);
   }
-  tiling.chunk_gap = chunk_gap(tiling);
   for (int set = 0; set < tiling.sets; ++set) {
     append_taps(tiling, set, lists[static_cast<std::size_t>(set)]);
   }

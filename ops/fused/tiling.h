@@ -156,8 +156,6 @@ struct TileShape {
   int vector;          ///< columns of x that are read at once; divides `columns`
   bool flat = false;   ///< a run of `columns` positions; images and rows are 1
   bool dense = false;  ///< windows are copied as they are: chunk follows chunk without a gap
-  int chunk_run = 0;   ///< neighbouring positions of each chunk that a quarter of a warp writes at
-                       ///< once, a power of two; 0: vectors of several
 
   int positions() const { return images * rows * columns; }
 };
@@ -199,7 +197,6 @@ struct Tiling {
   int window_columns;
   int first_row[kMostStride];  ///< of the window of a set, relative to the tile's first q
   int first_column;
-  int chunk_gap;     ///< rows of 16 bytes in shared memory behind each chunk's window
   int line_rows;     ///< of an image; with flat tiles
   int line_columns;  ///< a multiple of the vector
   TapTable taps;
@@ -211,8 +208,11 @@ struct Tiling {
   TENON_HOST_DEVICE int window_positions() const {
     return tile.images * sources * window_rows * window_columns;
   }
-  /// Rows of 16 bytes from one chunk of channels to the next, in shared memory.
-  TENON_HOST_DEVICE int chunk_rows() const { return window_positions() + chunk_gap; }
+  /// Rows of 16 bytes from one chunk of channels to the next, in shared memory: such that what a
+  /// warp writes at once, four chunks of two vectors, falls on different banks.
+  TENON_HOST_DEVICE int chunk_rows() const {
+    return tile.dense ? window_positions() : (window_positions() + 6) / 8 * 8 + 1;
+  }
   /// The first tap of a set, and how many it has.
   TENON_HOST_DEVICE int first_tap(int set) const { return taps.first[set * phases]; }
   TENON_HOST_DEVICE int taps_of_set(int set) const { return first_tap(set + 1) - first_tap(set); }

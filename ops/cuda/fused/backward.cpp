@@ -141,6 +141,9 @@ class Backward {
     if (grad_weight.defined()) {
       workspace_ = empty_float({weight_plan().workspace_floats()}, x.device());
     }
+    if (at_once() && weight_plan().reads_planes()) {
+      progress_ = tenon::detail::make_empty({{1}, DType::Int64, x.device()});
+    }
     if (grad_bias.defined()) {
       const std::int64_t whole_slices = (plan.shape.images - 1) / plan.slice;
       const std::int64_t rows =
@@ -183,16 +186,17 @@ class Backward {
     const Tensor bias_sums =
         empty_float({bias_sum_rows(sums, count), grad_out_.shape()[1]}, x_.device());
     run_sum_gradient(sums, x, x_rows, weight_, bias_, images_of(grad_out_, first, count), epilogue_,
-                     grad_y, bias_sums);
+                     grad_y, bias_sums, progress_);
+    const KernelPlan& data = plan_.kernels.data_gradient;
+    const int multiprocessors = at_once() ? plan_.pair->data_multiprocessors
+                                          : tenon::cuda::properties(x_.device()).multiprocessors;
     if (grad_x_.defined()) {
-      const int all = tenon::cuda::properties(x_.device()).multiprocessors;
-      run_data_gradient(plan_.kernels.data_gradient, grad_y, weight_,
-                        images_of(grad_x_, first, count),
-                        at_once() ? plan_.pair->data_multiprocessors : all);
+      run_data_gradient(data, grad_y, weight_, images_of(grad_x_, first, count), multiprocessors,
+                        progress_);
     }
     if (grad_weight_.defined()) {
-      accumulate_weight_gradient(weight_plan(), x, x_rows, grad_y, workspace_, first > 0,
-                                 at_once());
+      accumulate_weight_gradient(weight_plan(), x, x_rows, grad_y, workspace_, first > 0, at_once(),
+                                 leading_tiles(data, count, multiprocessors, progress_));
     }
     if (grad_bias_.defined()) {
       add_bias_rows(bias_sums, bias_rows_, first / plan_.slice * plan_.bias_rows(plan_.slice),
@@ -214,6 +218,7 @@ class Backward {
   Tensor x_memory_;  // of the rows, where they are needed
   Tensor grad_y_memory_;
   Tensor workspace_;  // of the weight gradient
+  Tensor progress_;   // tiles of dx that have begun, where dw follows
   Tensor bias_rows_;
 };
 

@@ -5,6 +5,14 @@
 namespace tenon::ops::cuda {
 namespace {
 
+/// From planes of x, at 16 bits.
+template <class Operand>
+constexpr auto k2_plane_rows() {
+  using Wide = Geometry<2, 2, 0>::PlaneSumGradient<64, 64, 1, 4, true>;
+  return std::array{kernel_row<Operand, Wide, WarpgroupMultiplier>("sm90 k2 s2, dy 2x64 of planes",
+                                                                   90, 1, 2, 64, true)};
+}
+
 template <class Operand>
 constexpr auto k2_rows() {
   using Base = Geometry<2, 2, 0>;
@@ -40,7 +48,8 @@ constexpr auto k5_rows() {
 
 std::span<const KernelRow> backward_rows_sm90_k2_k5_s2() {
   static constexpr auto kRows =
-      join_rows(k2_rows<Tf32>(), k2_rows<__nv_bfloat16>(), k2_rows<__half>(), k5_rows<Tf32>(),
+      join_rows(k2_rows<Tf32>(), k2_plane_rows<__nv_bfloat16>(), k2_rows<__nv_bfloat16>(),
+                k2_plane_rows<__half>(), k2_rows<__half>(), k5_rows<Tf32>(),
                 k5_rows<__nv_bfloat16>(), k5_rows<__half>());
   return kRows;
 }

@@ -6,6 +6,14 @@ namespace {
 
 using Base = Geometry<1, 3, 1>;
 
+/// From planes of x, at 16 bits.
+template <class Operand>
+constexpr auto plane_rows() {
+  using WideSums = Base::PlaneSumGradient<64, 64, 2, 2, true>;
+  return std::array{kernel_row<Operand, WideSums, WarpgroupMultiplier>(
+      "sm90 k3 s1, dy 4x64 of planes", 90, 1, 4, 64)};
+}
+
 template <class Operand>
 constexpr auto rows_of() {
   using WideSums = Base::SumGradient<64, 64, 2, 2, true>;
@@ -26,7 +34,8 @@ constexpr auto rows_of() {
 
 std::span<const KernelRow> backward_rows_sm90_k3_s1() {
   static constexpr auto kRows =
-      join_rows(rows_of<Tf32>(), rows_of<__nv_bfloat16>(), rows_of<__half>());
+      join_rows(rows_of<Tf32>(), plane_rows<__nv_bfloat16>(), rows_of<__nv_bfloat16>(),
+                plane_rows<__half>(), rows_of<__half>());
   return kRows;
 }
 

@@ -6,6 +6,14 @@ namespace {
 
 using Base = Geometry<2, 3, 1>;
 
+/// From planes of x, at 16 bits.
+template <class Operand>
+constexpr auto plane_rows() {
+  using WideSums = Base::PlaneSumGradient<64, 64, 1, 4, true>;
+  return std::array{kernel_row<Operand, WideSums, WarpgroupMultiplier>(
+      "sm90 k3 s2, dy 2x64 of planes", 90, 1, 2, 64, true)};
+}
+
 template <class Operand>
 constexpr auto rows_of() {
   using WideSums = Base::SumGradient<64, 64, 1, 4, true>;
@@ -29,7 +37,8 @@ constexpr auto rows_of() {
 
 std::span<const KernelRow> backward_rows_sm90_k3_s2() {
   static constexpr auto kRows =
-      join_rows(rows_of<Tf32>(), rows_of<__nv_bfloat16>(), rows_of<__half>());
+      join_rows(rows_of<Tf32>(), plane_rows<__nv_bfloat16>(), rows_of<__nv_bfloat16>(),
+                plane_rows<__half>(), rows_of<__half>());
   return kRows;
 }
 

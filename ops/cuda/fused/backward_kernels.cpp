@@ -36,6 +36,10 @@ void read_rows(KernelArguments& arguments, const KernelPlan& plan, const Channel
   }
 }
 
+int* counter(const Tensor& progress) {
+  return progress.defined() ? static_cast<int*>(progress.raw_data()) : nullptr;
+}
+
 void launch(const KernelPlan& plan, const KernelArguments& arguments, const Epilogue& epilogue,
             int multiprocessors, Device device) {
   plan.row->launch(arguments, epilogue, blocks_of(plan, arguments.tiling, multiprocessors),
@@ -81,8 +85,8 @@ bool takes_rows(const KernelPlan& plan) { return plan.row->config.takes_rows(); 
 
 void run_sum_gradient(const KernelPlan& plan, const Tensor& x, const ChannelRows& x_rows,
                       const Tensor& weight, const Tensor& bias, const Tensor& grad_out,
-                      const Epilogue& epilogue, const ChannelRows& grad_y,
-                      const Tensor& bias_sums) {
+                      const Epilogue& epilogue, const ChannelRows& grad_y, const Tensor& bias_sums,
+                      const Tensor& progress) {
   const Device device = weight.device();
   const tenon::cuda::DeviceGuard guard(device);
   const Tensor packed = packed_weights(plan, weight);
@@ -93,6 +97,7 @@ void run_sum_gradient(const KernelPlan& plan, const Tensor& x, const ChannelRows
     read_planes(arguments, plan, x);
   }
   arguments.bias = bias.defined() ? bias.raw_data() : nullptr;
+  arguments.progress = counter(progress);
   const bool boxes = plan.gradient_slots > 0 && has_gradient_map(grad_out);
   // Runs of neighbouring columns are read at once; three columns are no power of two.
   const int run = plan.row->config.column_phases == 3 ? 1 : plan.row->config.column_phases;
@@ -109,14 +114,29 @@ void run_sum_gradient(const KernelPlan& plan, const Tensor& x, const ChannelRows
 }
 
 void run_data_gradient(const KernelPlan& plan, const ChannelRows& grad_y, const Tensor& weight,
-                       const Tensor& grad_x, int multiprocessors) {
+                       const Tensor& grad_x, int multiprocessors, const Tensor& progress) {
   const Device device = weight.device();
   const tenon::cuda::DeviceGuard guard(device);
   const Tensor packed = packed_weights(plan, weight);
   KernelArguments arguments = arguments_of(plan, grad_y.images, packed);
   read_rows(arguments, plan, grad_y);
   arguments.z = grad_x.raw_data();
+  arguments.progress = counter(progress);
   launch(plan, arguments, Epilogue{}, multiprocessors, device);
+}
+
+LeadingTiles leading_tiles(const KernelPlan& data_gradient, int images, int multiprocessors,
+                           const Tensor& progress) {
+  const Tiling t = tiling_of(data_gradient, images);
+  return {.begun = counter(progress),
+          .ahead = blocks_of(data_gradient, t, multiprocessors) / 2,
+          .count = t.tiles(),
+          .units = t.units(),
+          .images = t.tile.images,
+          .rows = t.tile.rows,
+          .columns = t.tile.columns,
+          .row_tiles = t.row_tiles,
+          .column_tiles = t.column_tiles};
 }
 
 }  // namespace tenon::ops::cuda

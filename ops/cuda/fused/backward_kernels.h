@@ -8,6 +8,7 @@
 
 #include "tenon/ops/cuda/fused/channel_rows.h"
 #include "tenon/ops/cuda/fused/conv_kernel.h"
+#include "tenon/ops/cuda/fused/weight_gradient_rows.h"
 
 namespace tenon::ops::cuda {
 
@@ -34,13 +35,20 @@ bool takes_rows(const KernelPlan& plan);
 /// dy, in `grad_y`, from x [N, Cin, H, W], w, b and the gradient of z [N, Cout, Hout, Wout], both
 /// contiguous. `x_rows` is x as rows; it need be there only if takes_rows(plan). `bias_sums`
 /// [bias_sum_rows, Cout] float32 receives sums of dy that together are the gradient of the bias.
-/// The images are those of `x`, which may be fewer than the plan's.
+/// The images are those of `x`, which may be fewer than the plan's. `progress`, if defined, becomes
+/// 0 for the data gradient behind this.
 void run_sum_gradient(const KernelPlan& plan, const Tensor& x, const ChannelRows& x_rows,
                       const Tensor& weight, const Tensor& bias, const Tensor& grad_out,
-                      const Epilogue& epilogue, const ChannelRows& grad_y, const Tensor& bias_sums);
+                      const Epilogue& epilogue, const ChannelRows& grad_y, const Tensor& bias_sums,
+                      const Tensor& progress = {});
 
-/// dx [N, Cin, H, W], contiguous, from dy and w, by so many multiprocessors.
+/// dx [N, Cin, H, W], contiguous, from dy and w, by so many multiprocessors, which count in
+/// `progress`, if defined, an integer on the device, the tiles that they have begun.
 void run_data_gradient(const KernelPlan& plan, const ChannelRows& grad_y, const Tensor& weight,
-                       const Tensor& grad_x, int multiprocessors);
+                       const Tensor& grad_x, int multiprocessors, const Tensor& progress = {});
+
+/// Those tiles, of so many images.
+LeadingTiles leading_tiles(const KernelPlan& data_gradient, int images, int multiprocessors,
+                           const Tensor& progress);
 
 }  // namespace tenon::ops::cuda

@@ -58,7 +58,10 @@ __global__ void __launch_bounds__(kThreads)
   const int plane = rows.rows * rows.columns;
   const int position = static_cast<int>(blockIdx.x * kThreads + threadIdx.x) * kWidth;
   if (position >= plane) return;
-  for (int image = blockIdx.z; image < rows.images; image += gridDim.z) {
+  // From the last image on: the kernel behind begins with the first, whose rows are in the L2
+  // cache.
+  for (int image = rows.images - 1 - static_cast<int>(blockIdx.z); image >= 0;
+       image -= static_cast<int>(gridDim.z)) {
     for (int i = blockIdx.y; i < rows.groups * rows.chunks; i += gridDim.y) {
       const int group = i / rows.chunks;
       const int chunk = i % rows.chunks;

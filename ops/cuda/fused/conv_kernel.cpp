@@ -11,6 +11,7 @@
 
 #include "tenon/core/cuda/runtime.h"
 #include "tenon/core/derived.h"
+#include "tenon/core/error.h"
 #include "tenon/core/kernels.h"
 #include "tenon/core/precision.h"
 #include "tenon/core/tensor_body.h"
@@ -149,17 +150,15 @@ std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape
                                 static_cast<double>(shape.rows.input * shape.columns.input);
   const int images = config.flat ? shape.images : row.images;
   if (!rows && images > 1 && images * image_elements > (1 << 30)) return std::nullopt;
-  const TileShape tile{
-      .images = row.images,
-      .rows = row.rows,
-      .columns = row.columns,
-      .row_phases = config.row_phases,
-      .out_channels = config.channels,
-      .in_channels = config.chunks * channels_of_row(row.operand),
-      .vector = config.vector,
-      .flat = config.flat,
-      .dense = rows,
-      .chunk_run = config.boxes_gradients() && config.vector == 1 ? 8 / config.chunks : 0};
+  const TileShape tile{.images = row.images,
+                       .rows = row.rows,
+                       .columns = row.columns,
+                       .row_phases = config.row_phases,
+                       .out_channels = config.channels,
+                       .in_channels = config.chunks * channels_of_row(row.operand),
+                       .vector = config.vector,
+                       .flat = config.flat,
+                       .dense = rows};
   KernelPlan plan{&row,
                   config.work == Work::DataGradient ? make_gradient_tiling(shape, tile)
                                                     : make_tiling(shape, tile),
@@ -179,6 +178,7 @@ std::optional<KernelPlan> fit(const KernelRow& row, const TransposedShape& shape
   if (plan.tiling.window_rows > 1023 || plan.tiling.window_columns > 1023) return std::nullopt;
   if (rows && row.architecture == 90 && !box_fits(plan.tiling)) return std::nullopt;
   if (!fill_shared_memory(plan, limit)) return std::nullopt;
+  if (config.bulk_only() && plan.raw.slots == 0) return std::nullopt;
   plan.packed_name = packed_name(row, shape);
   return plan;
 }
@@ -400,6 +400,8 @@ void read_planes(KernelArguments& arguments, const KernelPlan& plan, const Tenso
   const int vector = plan.row->config.vector;
   const auto address = reinterpret_cast<std::uintptr_t>(x.raw_data());
   const bool bulk = plan.raw.slots > 0 && divides(address, 16);
+  TENON_CHECK(bulk || !plan.row->config.bulk_only(), plan.row->name,
+              ": x must begin at a multiple of 16 bytes");
   arguments.x_map = bulk ? window_map(x, plan.tiling, plan.raw) : TensorMap{};
   arguments.raw = bulk ? plan.raw : RawWindows{};
   arguments.x = x.raw_data();
@@ -433,6 +435,7 @@ void run_kernel_plan(const KernelPlan& plan, const Tensor& x, const Tensor& weig
       .bias = bias.defined() && !sums.defined() ? bias.raw_data() : nullptr,
       .z = sums.defined() ? sums.raw_data() : z.raw_data(),
       .gradient = {},
+      .progress = nullptr,
       .found_nan = found_nan.defined() ? static_cast<int*>(found_nan.raw_data()) : nullptr,
       .tiling = plan.tiling,
       .slots = plan.slots,

@@ -20,9 +20,8 @@
 //
 // The same kernel makes the gradients of x: Work::SumGradient sums y again and turns it into dy
 // (sum_gradient_writer.cuh), Work::DataGradient sums dx from dy, a correlation of stride 1 of dy's
-// phases. The latter, and before sm_90 the former too, read rows of 16 bytes (row_loader.cuh). On
-// sm_90 Work::SumGradient reads planes of x, and a second team of producers brings the gradient of
-// z (gradient_boxes.cuh).
+// phases. Both read rows of 16 bytes (row_loader.cuh); in wide tiles at 16 bits on sm_90
+// Work::SumGradient reads planes of x.
 #pragma once
 
 #include "tenon/core/cuda/launch.cuh"
@@ -94,18 +93,23 @@ template <class Operand, class Config, class Multiplier>
 __device__ void produce_by_best_loader(const KernelArguments& arguments, const SharedLayout& layout,
                                        char* shared, int team) {
   if constexpr (Config::value.takes_rows()) {
+    if constexpr (Config::value.boxes_gradients()) {
+      produce_gradients<Operand, Config>(arguments, layout, shared);
+    }
     produce_rows<Config, Multiplier>(arguments, layout, shared);
   } else {
     if constexpr (Config::value.bulk()) {
-      if (arguments.raw.slots > 0) {
+      if (Config::value.bulk_only() || arguments.raw.slots > 0) {
         produce<Config, Multiplier>(arguments, layout, shared, team,
                                     BulkLoader<Operand, Config>(arguments, layout, shared, team));
         return;
       }
     }
-    const auto* places = reinterpret_cast<const int*>(shared + layout.places);
-    produce<Config, Multiplier>(arguments, layout, shared, team,
-                                WindowLoader<Operand, Config>(arguments, places));
+    if constexpr (!Config::value.bulk_only()) {
+      const auto* places = reinterpret_cast<const int*>(shared + layout.places);
+      produce<Config, Multiplier>(arguments, layout, shared, team,
+                                  WindowLoader<Operand, Config>(arguments, places));
+    }
   }
 }
 
@@ -273,6 +277,10 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
     list_places<Config>(t, reinterpret_cast<int*>(shared + layout.places));
   }
   previous.wait();
+  if (Config::value.work == Work::SumGradient && arguments.progress != nullptr &&
+      blockIdx.x + threadIdx.x == 0) {
+    *arguments.progress = 0;
+  }
   // The blocks of a kernel behind this one may wait on the multiprocessors that run out of tiles,
   // or run beside it (weight_gradient.h).
   let_next_kernel_begin();
@@ -287,8 +295,8 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
   // The same in all lanes, which the compiler must know to keep warpgroup products under way.
   const int group = __shfl_sync(~0U, static_cast<int>(threadIdx.x) / 128, 0);
   constexpr int kLoadersEnd = Config::value.groups + Config::value.loading_teams();
-  if (Config::value.boxes_gradients() && group == kLoadersEnd) {
-    if constexpr (Config::value.boxes_gradients()) {
+  if (Config::value.gradient_team() && group == kLoadersEnd) {
+    if constexpr (Config::value.gradient_team()) {
       Multiplier::template share_registers<Role::GradientLoader>();
       produce_gradients<Operand, Config>(arguments, layout, shared);
     }

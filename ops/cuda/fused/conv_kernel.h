@@ -71,7 +71,8 @@ double share_inside(const Tiling& tiling);
 /// multiprocessors.
 int blocks_of(const KernelPlan& plan, const Tiling& tiling, int multiprocessors);
 
-/// Has the plan's kernel read x, contiguous planes.
+/// Has the plan's kernel read x, contiguous planes, which for kernels with `bulk_only` begin at a
+/// multiple of 16 bytes.
 void read_planes(KernelArguments& arguments, const KernelPlan& plan, const Tensor& x);
 
 /// z = epilogue(conv_transpose2d(x, weight, bias)) by `plan`; x contiguous, z contiguous and

@@ -40,8 +40,8 @@ struct GradientRing {
   }
 };
 
-/// Fills the rings: run by a team of producers, of whom one thread works for each group. It is a
-/// team of its own, as registers are shared out by warpgroups: these threads need few.
+/// Fills the rings: run by a team of producers, of whom one thread works for each group. Where it
+/// is not a team of its own, its first warp has x.
 template <class Operand, class Config>
 __device__ void produce_gradients(const KernelArguments& arguments, const SharedLayout& layout,
                                   char* shared) {
@@ -50,10 +50,11 @@ __device__ void produce_gradients(const KernelArguments& arguments, const Shared
   constexpr GradientBox kBox(kConfig, kItem);
   constexpr int kStepBytes = kConfig.gradient_step_bytes(kItem);
   static_assert(kStepBytes == kBox.count * kBox.bytes());
-  static_assert(kConfig.groups <= kProducerWarps);
-  const int group = static_cast<int>(threadIdx.x) / 32 % kProducerWarps;
+  constexpr int kFirstWarp = kConfig.gradient_team() ? 0 : 1;
+  static_assert(kFirstWarp + kConfig.groups <= kProducerWarps);
+  const int group = static_cast<int>(threadIdx.x) / 32 % kProducerWarps - kFirstWarp;
   const int slots = arguments.gradient.slots;
-  if (slots == 0 || threadIdx.x % 32 != 0 || group >= kConfig.groups) return;
+  if (slots == 0 || threadIdx.x % 32 != 0 || group < 0 || group >= kConfig.groups) return;
   const Tiling& t = arguments.tiling;
   const GradientRing barriers(arguments, kConfig, shared, group);
   char* boxes = shared + layout.gradients + group * slots * kStepBytes;

@@ -31,6 +31,8 @@ std::optional<GradientPair> pair_gradients(const KernelPlan& data, const WeightG
   // Of dx on the whole device, whose memory is too slow for it then.
   constexpr double kMemory = 1.4;
   constexpr int kLeast = 8;  // multiprocessors of each
+  // dw that follows dx must not be what dx waits for.
+  constexpr double kFollower = 1.15;
   const int all = target.multiprocessors;
   if (data.row->architecture < 90 || all < 2 * kLeast) return std::nullopt;
   const double data_work = data_cycles(data, problem.shape.images);
@@ -39,7 +41,8 @@ std::optional<GradientPair> pair_gradients(const KernelPlan& data, const WeightG
   // there are, so its plan is made again for the share that the last one suggests.
   double weight_work = alone.cycles * all;
   for (int i = 0; i < 3; ++i) {
-    const double share = data_work / (data_work + weight_work);
+    const double follower = weight_work / (pair.weight.reads_planes() ? kFollower : 1.0);
+    const double share = data_work / (data_work + follower);
     pair.data_multiprocessors =
         std::clamp(static_cast<int>(std::lround(share * all)), kLeast, all - kLeast);
     const int others = all - pair.data_multiprocessors;

@@ -47,18 +47,22 @@ struct KernelConfig {
   /// where it does not come by bulk copies.
   static constexpr int gradients_ahead = 3;
 
-  /// Whether the gradient of z comes by bulk copies, where it allows them: on sm_90. The last team
-  /// of producers asks for them.
+  /// Whether the gradient of z comes by bulk copies, where it allows them: on sm_90.
   constexpr bool boxes_gradients() const { return work == Work::SumGradient && kernel != 0; }
+  /// Whether the second team of producers asks for them: those that load planes of x have no thread
+  /// to spare for it.
+  constexpr bool gradient_team() const { return boxes_gradients() && teams == 2; }
   /// Teams that load windows: one loads every stage, of two each loads every other.
-  constexpr int loading_teams() const { return boxes_gradients() ? 1 : teams; }
+  constexpr int loading_teams() const { return gradient_team() ? 1 : teams; }
   /// Whether the input are ChannelRows; else they are planes.
-  constexpr bool takes_rows() const { return is_backward(work) && !boxes_gradients(); }
+  constexpr bool takes_rows() const { return is_backward(work) && !gradient_team(); }
   /// Whether windows of planes come by bulk copies, where x allows them: rows of narrow tiles are
   /// too short, and those of flat ones no boxes.
   constexpr bool bulk() const {
-    return columns >= 64 && !flat && (work == Work::Forward || boxes_gradients());
+    return columns >= 64 && !flat && (work == Work::Forward || gradient_team());
   }
+  /// Whether there is no other way for them.
+  constexpr bool bulk_only() const { return gradient_team(); }
   /// Whether warps put the results of ragged tiles in order in shared memory: on sm_90, which has
   /// enough of it, except where the code it takes costs the other tiles more (wide ones, 10 %), and
   /// where it would not fit the registers. A warp has two such places of staging_bytes().
@@ -192,6 +196,7 @@ struct KernelArguments {
   const void* bias;    ///< [groups·Cout] or null
   void* z;             ///< [N, groups·Cout, Hout, Wout], or dx [N, groups·Cin, H, W]
   GradientArguments gradient;
+  int* progress;   ///< tiles of dx whose loads have begun: SumGradient sets it to 0; or null
   int* found_nan;  ///< set where split sums were no number, see exact_sums.h; null without split
   Tiling tiling;
   int slots;  ///< of the ring

@@ -1,6 +1,6 @@
-// The producers of the backward's kernels, but for dy's on sm_90: their input lies in memory as the
-// tensor cores read it (channel_rows.h), so that a window is a copy. On sm_90 one thread asks for
-// it as one box of a bulk copy; elsewhere each thread copies rows of 16 bytes, and the copies
+// The producers of the backward's kernels, but for dy's of planes: their input lies in memory as
+// the tensor cores read it (channel_rows.h), so that a window is a copy. On sm_90 one thread asks
+// for it as one box of a bulk copy; elsewhere each thread copies rows of 16 bytes, and the copies
 // themselves announce the slot as full, so that the producers run ahead as far as the ring goes.
 #pragma once
 
@@ -92,6 +92,9 @@ __device__ void produce_rows(const KernelArguments& arguments, const SharedLayou
         copy_async_arrive(full[ring.slot]);
       }
       ring.advance(arguments.slots);
+    }
+    if (kBulk && arguments.progress != nullptr && Config::value.work == Work::DataGradient) {
+      atomicAdd(arguments.progress, 1);
     }
   }
 }

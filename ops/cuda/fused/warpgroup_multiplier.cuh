@@ -95,7 +95,7 @@ class WarpgroupMultiplier {
  private:
   /// Of a thread of that role. One of each warpgroup together have 512 at most.
   static constexpr int registers_of(Role role) {
-    if (kConfig.boxes_gradients()) {
+    if (kConfig.gradient_team()) {
       return role == Role::Consumer ? 208 : role == Role::Loader ? 64 : 32;
     }
     // Who starts bulk copies needs few, but what all threads know of their block counts too.

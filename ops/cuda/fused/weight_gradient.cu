@@ -170,7 +170,8 @@ void make_maps(const Tensor& x, const ChannelRows& dy, const WeightGradientTilin
 
 void accumulate_weight_gradient(const WeightGradientPlan& plan, const Tensor& x,
                                 const ChannelRows& x_rows, const ChannelRows& dy,
-                                const Tensor& workspace, bool continues, bool beside) {
+                                const Tensor& workspace, bool continues, bool beside,
+                                const LeadingTiles& leading) {
   const Device device = workspace.device();
   const tenon::cuda::DeviceGuard guard(device);
   for (const ChannelRows& rows : {x_rows, dy}) {
@@ -183,6 +184,7 @@ void accumulate_weight_gradient(const WeightGradientPlan& plan, const Tensor& x,
                                     .workspace = static_cast<float*>(workspace.raw_data()),
                                     .continues = continues,
                                     .beside = beside,
+                                    .leading = leading,
                                     .dy_chunks = dy.chunks,
                                     .x_map = {},
                                     .dy_map = {},

@@ -58,10 +58,12 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
 ///
 /// With `beside` the kernel does not wait for those ahead in the stream, but for their start: they
 /// must leave x, dy and the workspace alone, and the first of them must itself have waited before
-/// it let the next one begin. What comes behind this call finds all of them done, as ever.
+/// it let the next one begin. What comes behind this call finds all of them done, as ever. If one
+/// of them is `leading`, this kernel may follow it.
 void accumulate_weight_gradient(const WeightGradientPlan& plan, const Tensor& x,
                                 const ChannelRows& x_rows, const ChannelRows& dy,
-                                const Tensor& workspace, bool continues, bool beside = false);
+                                const Tensor& workspace, bool continues, bool beside = false,
+                                const LeadingTiles& leading = {});
 
 /// gradient = dW, [groups·Cin, Cout, kH, kW] float32 contiguous (Cin and Cout of a group), of all
 /// images that were accumulated in `workspace`, which stays as it is. The order of the sum is the

@@ -30,7 +30,7 @@ int log2_of(int power) {
 double load_cycles(const WeightGradientPlan& plan) {
   const bool planes = plan.row->config.warpgroups > 0;  // by bulk copies
   const double memory_bytes = planes ? 28 : 17.5;       // that arrive in a cycle
-  const double cache_bytes = planes ? 40 : 35;
+  const double cache_bytes = planes ? 30 : 35;
   const WeightGradientTiling& t = plan.tiling;
   const int halves = plan.row->config.halves();
   const double x_new = planes ? 1.0 * t.x_half_bytes / t.window_rows * t.tile.rows
@@ -82,9 +82,9 @@ double multiply_cycles(const WeightGradientPlan& plan) {
 /// A tile, once the ring is full: copies begin as soon as a slot is empty, and take their way.
 double tile_cycles(const WeightGradientPlan& plan) {
   const bool planes = plan.row->config.warpgroups > 0;
-  const double latency = planes ? 500 : 1250;
+  constexpr double kLatency = 1250;
   const double tile = planes ? 100 : 200;
-  const double load = load_cycles(plan) + latency / (plan.tiling.tile.stages - 1);
+  const double load = load_cycles(plan) + kLatency / (plan.tiling.tile.stages - 1);
   return std::max(load, multiply_cycles(plan)) + tile;
 }
 
@@ -189,9 +189,10 @@ WeightGradientPlan plan_weight_gradient(const WeightGradientProblem& problem,
   constexpr struct {
     int rows, columns;
     bool rows_of_x = true;  // not for planes alone
-  } kTiles[] = {{2, 16},        {3, 16},        {4, 16},        {8, 16},       {2, 32}, {3, 32},
-                {4, 32},        {2, 8},         {4, 8},         {6, 8},        {8, 8},  {16, 8},
-                {1, 32, false}, {1, 64, false}, {2, 64, false}, {4, 64, false}};
+  } kTiles[] = {{2, 16},        {3, 16},       {4, 16},        {8, 16},        {2, 32},
+                {3, 32},        {4, 32},       {2, 8},         {4, 8},         {6, 8},
+                {8, 8},         {16, 8},       {1, 32, false}, {1, 64, false}, {2, 64, false},
+                {4, 64, false}, {8, 32, false}};
   WeightGradientPlan best{};
   for (const WeightGradientRow& row : weight_gradient_rows()) {
     if (row.operand != problem.operand || row.config.split != problem.split) continue;

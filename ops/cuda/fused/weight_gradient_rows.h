@@ -38,13 +38,42 @@ struct OperandSource {
   }
 };
 
+/// How far the data gradient beside has come, whose tiles are read in the same order. Who follows
+/// it closely finds dy in the L2 cache; left alone, one of the two runs ahead, and both read all of
+/// dy from memory.
+struct LeadingTiles {
+  const int* begun;  ///< their number; null: nobody leads
+  int ahead;  ///< tiles that may be read before they have begun; those under way are twice as
+              ///< many, and read dy's channels one after the other
+  int count;
+  int units;  ///< that follow each other at one place
+  // How it cuts images.
+  int images;
+  int rows;
+  int columns;
+  int row_tiles;
+  int column_tiles;
+
+  /// How many must have begun before what lies at this place is read.
+  TENON_HOST_DEVICE int before(int image, int row, int column) const {
+    const int row_tile = least(row / rows, row_tiles - 1);
+    const int column_tile = least(column / columns, column_tiles - 1);
+    const int place = (image / images * row_tiles + row_tile) * column_tiles + column_tile;
+    return count - place * units - ahead;  // the last tile is the first
+  }
+
+ private:
+  TENON_HOST_DEVICE static int least(int a, int b) { return a < b ? a : b; }
+};
+
 /// The kernels' one argument.
 struct WeightGradientArguments {
   OperandSource x;
   OperandSource dy;
   float* workspace;
-  bool continues;  ///< the sums begin with those in the workspace
-  bool beside;     ///< the kernel ahead, which began when dy was there
+  bool continues;        ///< the sums begin with those in the workspace
+  bool beside;           ///< the kernel ahead, which began when dy was there
+  LeadingTiles leading;  ///< where a kernel with warpgroups runs beside
   // With warpgroups, which read x as planes.
   int dy_chunks;     ///< of a group in memory
   TensorMap x_map;   ///< lines of a window's rows

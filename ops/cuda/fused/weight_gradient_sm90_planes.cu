@@ -28,6 +28,14 @@ __device__ PipelineBarrier* empty_barriers(char* shared) {
   return full_barriers(shared) + kMostStages;
 }
 
+/// Waits until `tiles` have begun; `seen` is a number that have.
+__device__ void follow(const LeadingTiles& leading, int tiles, int& seen) {
+  while (seen < tiles) {
+    seen = *static_cast<const volatile int*>(leading.begun);
+    if (seen < tiles) __nanosleep(100);
+  }
+}
+
 /// Run by one thread.
 template <class Operand>
 __device__ void produce(const WeightGradientArguments& arguments, const BlockUnit& block,
@@ -42,8 +50,12 @@ __device__ void produce(const WeightGradientArguments& arguments, const BlockUni
   const TilePosition step(t, t.splits);
   TilePosition tile(t, arguments.beside ? t.tiles() - 1 - block.split : block.split);
   RingPosition ring{0, 1};  // all slots are empty at first
+  int begun = 0;            // tiles of those that lead
   for (int number = block.split; number < t.tiles(); number += t.splits) {
     empty_barriers(shared)[ring.slot].wait(ring.parity);
+    if (arguments.leading.begun != nullptr) {
+      follow(arguments.leading, arguments.leading.before(tile.image, tile.row, tile.column), begun);
+    }
     char* x = shared + t.ring_offset + ring.slot * t.stage_bytes(1);
     PipelineBarrier& full = full_barriers(shared)[ring.slot];
     full.arrive_and_expect(x_bytes);
