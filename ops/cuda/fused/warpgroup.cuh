@@ -80,25 +80,6 @@ __device__ inline void warpgroup_multiply(float* s, std::uint64_t a, std::uint64
   }
 }
 
-/// The same with operands in 16 bits of which the positions are what is summed over: of both 16
-/// positions by 64 channels, as rows of channels lie in shared memory.
-template <class Operand>
-__device__ inline void warpgroup_multiply_across(float (&s)[32], std::uint64_t a, std::uint64_t b,
-                                                 bool add) {
-  if constexpr (std::is_same_v<Operand, __nv_bfloat16>) {
-    TENON_PRODUCT_64("k16.f32.bf16.bf16", ", 1, 1");
-  } else {
-    static_assert(std::is_same_v<Operand, __half>);
-    TENON_PRODUCT_64("k16.f32.f16.f16", ", 1, 1");
-  }
-}
-/// Describes such an operand at `row`: `chunk_bytes` from one chunk of channels to the next,
-/// `group_bytes` from eight positions to the next eight.
-__device__ inline std::uint64_t descriptor_across(std::uint32_t row, std::uint32_t chunk_bytes,
-                                                  std::uint32_t group_bytes) {
-  return descriptor(row, group_bytes, chunk_bytes);
-}
-
 #undef TENON_PRODUCT_32
 #undef TENON_PRODUCT_48
 #undef TENON_PRODUCT_64

@@ -99,9 +99,8 @@ struct WeightGradientTiling {
   int dy_chunk_rows;
   int m_tile_bytes;   ///< of x in shared memory, from 16 channels to the next
   int two_dy_chunks;  ///< bytes from a chunk to the next but one
-  int x_chunks;       ///< that a tile has
-  int dy_chunks;
-  int x_half_bytes;  ///< of a stage, for heads or tails alone
+  int dy_chunks;      ///< that a tile has; with warpgroups
+  int x_half_bytes;   ///< of a stage, for heads or tails alone
   int dy_half_bytes;
   int x_read_bytes;  ///< the same with all chunks of a tile, be they there or not
   int dy_read_bytes;
