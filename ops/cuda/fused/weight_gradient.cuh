@@ -52,7 +52,7 @@ struct BlockView {
   __device__ Place* places() const {
     return reinterpret_cast<Place*>(shared + WeightGradientTiling::kBarrierBytes);
   }
-  __device__ char* ring() const { return shared + t.ring_offset; }
+  __device__ char* ring() const { return shared + t.ring_offset(); }
   __device__ std::uint32_t stage(int slot) const {
     return shared_address(ring()) + slot * t.stage_bytes(Config::value.halves());
   }

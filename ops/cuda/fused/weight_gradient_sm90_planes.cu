@@ -56,7 +56,7 @@ __device__ void produce(const WeightGradientArguments& arguments, const BlockUni
     if (arguments.leading.begun != nullptr) {
       follow(arguments.leading, arguments.leading.before(tile.image, tile.row, tile.column), begun);
     }
-    char* x = shared + t.ring_offset + ring.slot * t.stage_bytes(1);
+    char* x = shared + WeightGradientTiling::kPlanesOffset + ring.slot * t.stage_bytes(1);
     PipelineBarrier& full = full_barriers(shared)[ring.slot];
     full.arrive_and_expect(x_bytes);
     copy_box(x, arguments.x_map, tile.column, x_channel, tile.row + unit.first_row, tile.image,
@@ -262,7 +262,7 @@ __device__ void consume(const WeightGradientArguments& arguments, const BlockUni
                         char* shared, int group) {
   const WeightGradientTiling& t = arguments.tiling;
   const TapRun* runs = t.runs + (block.taps * kGroups + group) * 2;
-  const std::uint32_t stages = shared_address(shared + t.ring_offset);
+  const std::uint32_t stages = shared_address(shared + WeightGradientTiling::kPlanesOffset);
   RunProducts<Operand, kFirst, kSecond> products(t, runs);
   int unfinished = -1;  // the slot whose products may still be under way
   RingPosition ring;

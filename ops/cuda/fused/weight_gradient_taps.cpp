@@ -82,8 +82,6 @@ void cut_evenly(OperandKind operand, const TapList& list, int count, WeightGradi
   t.dy_half_bytes = 16 * chunks(t.shape.out_channels, t.out_channels) * t.dy_chunk_rows;
   t.x_read_bytes = 16 * t.in_channels / row * t.x_chunk_rows;
   t.dy_read_bytes = 16 * t.out_channels / row * t.dy_chunk_rows;
-  const int places = t.window_positions() + t.most_slots * t.positions();
-  t.ring_offset = (WeightGradientTiling::kBarrierBytes + 8 * places + 127) / 128 * 128;
 }
 
 // ---- from planes of x ------------------------------------------------------------------------
@@ -190,7 +188,7 @@ void list_plane_units(std::span<const Run> runs, int runs_of_unit, WeightGradien
 /// places within 1024 bytes, so that all begins at multiples of that.
 void lay_out_planes(const WeightGradientConfig& config, OperandKind operand,
                     WeightGradientTiling& t) {
-  constexpr int kUnit = 1024;
+  constexpr int kUnit = WeightGradientTiling::kPlanesOffset;
   const auto whole = [&](int bytes) { return (bytes + kUnit - 1) / kUnit * kUnit; };
   const int row = row_channels(operand);
   t.line_bytes = 16 * t.tile.columns / row;
@@ -202,7 +200,6 @@ void lay_out_planes(const WeightGradientConfig& config, OperandKind operand,
   // What is not there of a run is multiplied too.
   t.x_read_bytes = (t.window_rows + config.first_run - 1) * window_row_bytes;
   t.dy_read_bytes = 16 * t.out_channels / row * t.dy_chunk_rows;
-  t.ring_offset = kUnit;
 }
 
 bool cut_into_runs(const WeightGradientConfig& config, OperandKind operand, const TapList& list,

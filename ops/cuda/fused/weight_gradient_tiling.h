@@ -105,7 +105,6 @@ struct WeightGradientTiling {
   int x_read_bytes;  ///< the same with all chunks of a tile, be they there or not
   int dy_read_bytes;
   int splits;
-  int ring_offset;  ///< the barriers, and lists of places (weight_gradient.cuh), come first
   // How a warp steps through a tile: step s begins at window position
   // (s >> step_shift)·step_row + (s & step_mask)·(positions of a step).
   int steps;
@@ -130,13 +129,20 @@ struct WeightGradientTiling {
   TENON_HOST_DEVICE int stage_bytes(int halves) const {
     return dy_offset(halves) + halves * dy_half_bytes;
   }
+  /// The barriers and the lists of places (weight_gradient.cuh) come first in shared memory; with
+  /// warpgroups the former alone.
   static constexpr int kBarrierBytes = 16 * kMostStages;
+  static constexpr int kPlanesOffset = 1024;
+  TENON_HOST_DEVICE int ring_offset() const {
+    return (kBarrierBytes + 8 * (window_positions() + most_slots * positions()) + 127) / 128 * 128;
+  }
   /// Warps read all chunks of their tiles, of which those that exist are filled.
   TENON_HOST_DEVICE int shared_bytes(int halves) const {
     const int x_end = (halves - 1) * x_half_bytes + x_read_bytes;
     const int dy_end = stage_bytes(halves) - dy_half_bytes + dy_read_bytes;
     const int last = x_end > dy_end ? x_end : dy_end;
-    return ring_offset + (tile.stages - 1) * stage_bytes(halves) + last;
+    return (line_bytes > 0 ? kPlanesOffset : ring_offset()) +
+           (tile.stages - 1) * stage_bytes(halves) + last;
   }
 
   /// Floats of the workspace: [split][unit of channels][tap][ci of the tile][co of the tile].
