@@ -22,8 +22,9 @@ int log2_of(int power) {
 // ---- times -----------------------------------------------------------------------------------
 
 // A model of the kernels' time, in cycles of 1.755 GHz of a multiprocessor of an H100, fitted to 33
-// plans there, which it foretells to 5%, and to 40 with warpgroups, which it foretells to 15%. It
-// only has to tell plans apart; what it knows of a device is the number of multiprocessors.
+// plans there, which it foretells to 5%. With warpgroups it is set by hand, not fitted:
+// such that plans that load little from the L2 cache win, which a data gradient beside needs too.
+// It only has to tell plans apart; what it knows of a device is the number of multiprocessors.
 
 /// Until the bytes of a tile are there, once they are asked for: of memory those that the block's
 /// neighbours do not read too, of the cache all.
