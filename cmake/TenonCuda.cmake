@@ -9,6 +9,9 @@ endif()
 set(TENON_CUDA_ARCHS ${default_archs} CACHE STRING
     "GPU architectures to compile for, as CMAKE_CUDA_ARCHITECTURES")
 
+option(TENON_EVERY_LANE_ARRIVES
+       "Kernels whose barriers compute-sanitizer's racecheck can follow; a little slower" OFF)
+
 set(TENON_WITH_CUDA OFF)
 if(NOT TENON_CUDA STREQUAL OFF)
   set(quiet QUIET)
@@ -44,7 +47,8 @@ function(tenon_add_cuda target)
   set(sm90_sources ${sources})
   list(FILTER sm90_sources INCLUDE REGEX "_sm90_")
   list(FILTER sources EXCLUDE REGEX "_sm90_")
-  set(options -std=c++20 --expt-relaxed-constexpr $<$<BOOL:${TENON_WERROR}>:-Werror=all-warnings>)
+  set(options -std=c++20 --expt-relaxed-constexpr $<$<BOOL:${TENON_WERROR}>:-Werror=all-warnings>
+              $<$<BOOL:${TENON_EVERY_LANE_ARRIVES}>:-DTENON_EVERY_LANE_ARRIVES>)
   target_sources(${target} PRIVATE ${sources})
   target_compile_definitions(${target} PUBLIC TENON_WITH_CUDA)
   target_link_libraries(${target} PRIVATE CUDA::cudart_static CUDA::cublasLt CUDNN::cudnn)

@@ -70,7 +70,20 @@ Kernel::Kernel(const void* entry, bool waits, Device device) : entry_(entry) {
   }
 }
 
+void Kernel::allow_all_shared_memory(Device device) const {
+  const std::uint64_t bit = device.index() < 64 ? std::uint64_t{1} << device.index() : 0;
+  if ((allowed_.load(std::memory_order_relaxed) & bit) != 0) return;
+  // The limit is the kernel's, not the launch's: one as low as this launch needs, set by another
+  // thread, would make a larger one fail.
+  TENON_CUDA_CHECK(
+      cudaFuncSetAttribute(entry_, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           static_cast<int>(properties(device).shared_memory_a_block)));
+  allowed_.fetch_or(bit, std::memory_order_relaxed);
+}
+
 void Kernel::launch(const LaunchShape& shape, Device device, void** arguments) const {
+  constexpr std::size_t kWithoutLeave = 48 * 1024;
+  if (shape.shared_bytes > kWithoutLeave) allow_all_shared_memory(device);
   CUlaunchAttribute overlap{};
   overlap.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
   overlap.value.programmaticStreamSerializationAllowed = 1;

@@ -4,7 +4,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 
 #include "tenon/core/device.h"
 
@@ -31,10 +33,14 @@ class Kernel {
   void launch(const LaunchShape& shape, Device device, void** arguments) const;
 
  private:
+  /// Lets blocks of it have as much shared memory as the device has for one.
+  void allow_all_shared_memory(Device device) const;
+
   const void* entry_;
   cudaKernel_t handle_ = nullptr;
   // Devices of this compute capability run code of it that waits for the kernel ahead; 0: none do.
   int waits_on_ = 0;
+  mutable std::atomic<std::uint64_t> allowed_{0};  // a bit for each of the first 64 devices
 };
 
 }  // namespace tenon::cuda

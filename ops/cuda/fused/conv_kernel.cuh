@@ -78,7 +78,7 @@ __device__ void produce(const KernelArguments& arguments, const SharedLayout& la
         if constexpr (!Config::value.resident && !Multiplier::kAsync) copy_async_wait();
         if constexpr (Multiplier::kAsync) fence_async_proxy();
         __syncwarp();
-        if (thread % 32 == 0) full[ring.slot].arrive();
+        full[ring.slot].arrive_as_warp();
         loader.release();
         turn = Config::value.loading_teams();
       }
@@ -118,7 +118,7 @@ template <class Config, class Multiplier>
 constexpr int full_arrivals() {
   if constexpr (Config::value.takes_rows()) return row_arrivals<Config, Multiplier>();
   // Beside the warps, the thread that started a bulk copy of weights arrives.
-  return kProducerWarps + (Multiplier::kAsync && !Config::value.resident ? 1 : 0);
+  return kProducerWarps * kWarpArrivals + (Multiplier::kAsync && !Config::value.resident ? 1 : 0);
 }
 
 // ---- consumers -------------------------------------------------------------------------------
@@ -154,7 +154,6 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
   const Tiling& t = arguments.tiling;
   auto* full = reinterpret_cast<PipelineBarrier*>(shared + layout.barriers);
   PipelineBarrier* empty = full + arguments.slots;
-  const bool leader = threadIdx.x % 32 == 0;
   Multiplier multiplier(t, group);
   [[maybe_unused]] RingPosition gradients;  // the steps of the gradient of z that were read
   [[maybe_unused]] TileBias<Element, Config> bias;
@@ -189,7 +188,7 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
                      sums);
       if (unfinished >= 0) {
         multiplier.template wait<1>();
-        if (leader) empty[unfinished].arrive();
+        empty[unfinished].arrive_as_warp();
       }
       unfinished = ring.slot;
       ring.advance(arguments.slots);
@@ -205,7 +204,7 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
       }
     }
     multiplier.template wait<0>();
-    if (leader) empty[unfinished].arrive();
+    empty[unfinished].arrive_as_warp();
     if (take_turns && (group == 0 || tile + gridDim.x < tiles)) {
       named_barrier_arrive(2 - group, 256);
     }
@@ -266,7 +265,7 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
   }
   if (threadIdx.x < arguments.slots) {
     barriers[threadIdx.x].init(full_arrivals<Config, Multiplier>());
-    barriers[arguments.slots + threadIdx.x].init(4 * Config::value.groups);
+    barriers[arguments.slots + threadIdx.x].init(4 * Config::value.groups * kWarpArrivals);
     // Bulk copies, which end a barrier's phase, must find it initialised too.
     if constexpr (Multiplier::kAsync) fence_async_proxy();
   }

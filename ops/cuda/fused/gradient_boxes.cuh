@@ -35,7 +35,7 @@ struct GradientRing {
     const auto thread = static_cast<int>(threadIdx.x);
     if (thread >= config.groups * arguments.gradient.slots) return;
     first.full[thread].init(1);
-    first.empty[thread].init(kConsumerWarps);
+    first.empty[thread].init(kConsumerWarps * kWarpArrivals);
     fence_async_proxy();
   }
 };
@@ -122,7 +122,7 @@ class GradientBoxReader {
   __device__ void release() {
     fence_async_proxy();
     __syncwarp();
-    if (threadIdx.x % 32 == 0) barriers_.empty[ring_.slot].arrive();
+    barriers_.empty[ring_.slot].arrive_as_warp();
     ring_.advance(slots_);
   }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "tenon/core/cuda/launch.cuh"
-#include "tenon/core/cuda/runtime.h"
 #include "tenon/ops/cuda/fused/conv_kernel.cuh"
 #include "tenon/ops/cuda/fused/epilogue.cuh"
 #include "tenon/ops/cuda/fused/kernel_rows.h"
@@ -25,11 +24,6 @@ void launch_kernel(const KernelArguments& arguments, const Epilogue& epilogue, i
   using Chain = std::conditional_t<kWork == Work::DataGradient || kWork == Work::PartialSums,
                                    NoChain, MishChain>;
   constexpr auto kKernel = conv_epilogue_kernel<Operand, Config, MultiplierOf, Chain>;
-  // The most that any plan may want: the limit is the kernel's, not the launch's, so that a smaller
-  // one set by another thread would make this launch fail.
-  TENON_CUDA_CHECK(cudaFuncSetAttribute(
-      kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-      static_cast<int>(tenon::cuda::properties(device).shared_memory_a_block)));
   tenon::cuda::launch<kKernel>(
       {static_cast<unsigned>(blocks), static_cast<unsigned>(Config::value.threads()),
        static_cast<std::size_t>(shared_bytes)},

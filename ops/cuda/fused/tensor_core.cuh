@@ -32,6 +32,15 @@ __device__ inline std::uint32_t shared_address(const void* pointer) {
 
 // ---- barriers --------------------------------------------------------------------------------
 
+/// What a warp adds to a barrier's arrivals: its first lane arrives for all 32, behind a
+/// `__syncwarp`, which orders what they did before it. racecheck does not follow that order, and
+/// reports races that are none; a build with TENON_EVERY_LANE_ARRIVES is what it can be asked about.
+#ifdef TENON_EVERY_LANE_ARRIVES
+inline constexpr int kWarpArrivals = 32;
+#else
+inline constexpr int kWarpArrivals = 1;
+#endif
+
 /// A barrier in shared memory on which some threads arrive and others wait for a phase to end; the
 /// phases' parities alternate, beginning with 0.
 class PipelineBarrier {
@@ -42,6 +51,11 @@ class PipelineBarrier {
   __device__ void arrive() {
     asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(address())
                  : "memory");
+  }
+  /// Arrives for a whole warp, all of whose lanes call it: `kWarpArrivals` arrivals. What lanes did
+  /// before counts as done only behind a `__syncwarp`.
+  __device__ void arrive_as_warp() {
+    if (kWarpArrivals > 1 || threadIdx.x % 32 == 0) arrive();
   }
   /// Arrives, and keeps the phase from ending before `bytes` of bulk copies have.
   __device__ void arrive_and_expect(int bytes) {

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "tenon/core/cuda/runtime.h"
 #include "tenon/core/error.h"
 #include "tenon/ops/cuda/fused/tensor_map.h"
 #include "tenon/ops/cuda/fused/weight_gradient.cuh"

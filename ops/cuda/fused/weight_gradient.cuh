@@ -12,7 +12,6 @@
 #pragma once
 
 #include "tenon/core/cuda/launch.cuh"
-#include "tenon/core/cuda/runtime.h"
 #include "tenon/ops/cuda/fused/weight_gradient_loader.cuh"
 #include "tenon/ops/cuda/fused/weight_gradient_multiplier.cuh"
 
@@ -164,7 +163,7 @@ __device__ void consume(const BlockView<Operand, Config>& view) {
       multiplier.add(x, x + t.dy_offset(kConfig.halves()), sums);
     }
     __syncwarp();
-    if (threadIdx.x % 32 == 0) view.empty()[ring.slot].arrive();
+    view.empty()[ring.slot].arrive_as_warp();
     if constexpr (kConfig.split) {
       steps += t.steps;
       if (steps >= kStepsOfSum) {
@@ -194,7 +193,7 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < view.t.tile.stages; ++slot) {
       view.full()[slot].init(32 * Config::value.producers);
-      view.empty()[slot].init(view.t.consumers());
+      view.empty()[slot].init(view.t.consumers() * kWarpArrivals);
     }
   }
   __syncthreads();
@@ -216,11 +215,6 @@ template <class Operand, class Config>
 void launch_weight_gradient(const WeightGradientArguments& arguments, int shared_bytes,
                             Device device) {
   constexpr auto kKernel = weight_gradient_kernel<Operand, Config>;
-  // The most that any plan may want: the limit is the kernel's, not the launch's, so that a smaller
-  // one set by another thread would make this launch fail.
-  TENON_CUDA_CHECK(cudaFuncSetAttribute(
-      kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-      static_cast<int>(tenon::cuda::properties(device).shared_memory_a_block)));
   tenon::cuda::launch<kKernel>({static_cast<unsigned>(arguments.tiling.blocks()),
                                 static_cast<unsigned>(arguments.tiling.threads(Config::value)),
                                 static_cast<std::size_t>(shared_bytes)},

@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "tenon/core/cuda/launch.cuh"
-#include "tenon/core/cuda/runtime.h"
 #include "tenon/ops/cuda/fused/warpgroup_across.cuh"
 #include "tenon/ops/cuda/fused/weight_gradient_loader.cuh"
 
@@ -274,7 +273,7 @@ __device__ void consume(const WeightGradientArguments& arguments, const BlockUni
       // Reads are done that a bulk copy could overtake.
       if constexpr (std::is_same_v<Operand, Tf32>) fence_async_proxy();
       __syncwarp();
-      if (threadIdx.x % 32 == 0) empty_barriers(shared)[unfinished].arrive();
+      empty_barriers(shared)[unfinished].arrive_as_warp();
     });
     unfinished = ring.slot;
     ring.advance(t.tile.stages);
@@ -301,7 +300,7 @@ __global__ void __launch_bounds__(128 * (kGroups + 1), 1)
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < t.tile.stages; ++slot) {
       full_barriers(shared)[slot].init(2);  // of two copies
-      empty_barriers(shared)[slot].init(4 * kGroups);
+      empty_barriers(shared)[slot].init(4 * kGroups * kWarpArrivals);
     }
     fence_async_proxy();
   }
@@ -326,10 +325,6 @@ __global__ void __launch_bounds__(128 * (kGroups + 1), 1)
 template <class Operand, int kGroups, int kFirst, int kSecond>
 void launch(const WeightGradientArguments& arguments, int shared_bytes, Device device) {
   constexpr auto kKernel = weight_gradient_planes_kernel<Operand, kGroups, kFirst, kSecond>;
-  // The most that any plan may want: the limit is the kernel's, not the launch's.
-  TENON_CUDA_CHECK(cudaFuncSetAttribute(
-      kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-      static_cast<int>(tenon::cuda::properties(device).shared_memory_a_block)));
   tenon::cuda::launch<kKernel>({static_cast<unsigned>(arguments.tiling.blocks()),
                                 128U * (kGroups + 1), static_cast<std::size_t>(shared_bytes)},
                                device, arguments);
