@@ -17,9 +17,9 @@ namespace tenon::ops::cuda {
 namespace {
 
 /// What a backward keeps of a slice of the batch: rows, and sums for the bias. With the weight
-/// gradient's workspace that is less than 256 MiB: of the mission in float32 11 images have 220 MiB
-/// of rows and 3 of sums, and the workspace has 9.
-constexpr std::int64_t kMostSliceBytes = std::int64_t{228} << 20;
+/// gradient's workspace that is less than 256 MiB: of the mission in float32 15 images have 240 MiB
+/// of dy's rows and 4 of sums, and the workspace has 9.
+constexpr std::int64_t kMostSliceBytes = std::int64_t{244} << 20;
 
 /// Images of a slice, where the whole batch keeps `bytes`: slices are of equal size, the last one
 /// smaller. (Parts of a slice whose dy stays in the L2 cache until dx is made of it gain less than
@@ -40,12 +40,13 @@ struct Plan {
   int slice;                         ///< images of one
   WeightGradientPlan weight;         ///< of a slice, the last one too
   std::optional<GradientPair> pair;  ///< how dx and dw are made at once, where both are wanted
+  bool borrows_grad_x = false;       ///< x's rows lie where dx of the slice is written later
 
-  /// Whether any kernel reads x as rows.
-  bool reads_x_rows() const {
-    return takes_rows(kernels.sum_gradient) || !weight.reads_planes() ||
-           (pair && !pair->weight.reads_planes());
+  bool weight_reads_x_rows() const {
+    return !weight.reads_planes() || (pair && !pair->weight.reads_planes());
   }
+  /// Whether any kernel reads x as rows.
+  bool reads_x_rows() const { return takes_rows(kernels.sum_gradient) || weight_reads_x_rows(); }
   int last_slice() const { return (shape.images - 1) % slice + 1; }
   /// Rows that are left of the sums for the bias of so many images.
   std::int64_t bias_rows(int images) const {
@@ -53,7 +54,9 @@ struct Plan {
   }
 };
 
-std::optional<Plan> make_plan(const BlockProblem& problem) {
+/// `wants_grad_x`: dx is asked for. Its memory is free until dy is there, which makes slices
+/// larger.
+std::optional<Plan> make_plan(const BlockProblem& problem, bool wants_grad_x) {
   const KernelTarget target = KernelTarget::of(problem.x.device);
   const std::optional<BackwardPlan> kernels = backward_plan(problem, target);
   if (!kernels || !backward_pays(*kernels, problem)) return std::nullopt;
@@ -77,19 +80,26 @@ std::optional<Plan> make_plan(const BlockProblem& problem) {
         grad_y,   slice.images,
         weight,   pair_gradients(kernels->data_gradient, weight, weight_problem, weight_target)};
   };
-  const Plan plan = with_slices_of(grad_y.bytes() + bias_bytes);
-  return plan.reads_x_rows() ? with_slices_of(x.bytes() + grad_y.bytes() + bias_bytes) : plan;
+  Plan plan = with_slices_of(grad_y.bytes() + bias_bytes);
+  if (!plan.reads_x_rows()) return plan;
+  const bool as_large =
+      x.bytes() == problem.x.shape.numel() * static_cast<std::int64_t>(item_size(problem.x.dtype));
+  plan.borrows_grad_x = wants_grad_x && as_large && !plan.weight_reads_x_rows();
+  return plan.borrows_grad_x ? plan : with_slices_of(x.bytes() + grad_y.bytes() + bias_bytes);
 }
 
 /// This thread's plan for a problem; null where there is none. Valid until the next call.
-const Plan* plan_of(const BlockProblem& problem) {
+const Plan* plan_of(const BlockProblem& problem, bool wants_grad_x) {
   constexpr std::size_t kMostPlans = 1024;
-  thread_local std::unordered_map<BlockProblem, std::optional<Plan>, HashBlockProblem> plans;
+  using Plans = std::unordered_map<BlockProblem, std::optional<Plan>, HashBlockProblem>;
+  thread_local Plans with_grad_x;
+  thread_local Plans without;
+  Plans& plans = wants_grad_x ? with_grad_x : without;
   auto found = plans.find(problem);
   if (found == plans.end()) {
     // Programs with a new shape at every step must not fill the memory with plans.
     if (plans.size() == kMostPlans) plans.clear();
-    found = plans.emplace(problem, make_plan(problem)).first;
+    found = plans.emplace(problem, make_plan(problem, wants_grad_x)).first;
   }
   return found->second ? &*found->second : nullptr;
 }
@@ -112,9 +122,13 @@ void form_in_float(const Tensor& gradient, const Form& form) {
   kernels::copy(formed, gradient);
 }
 
+bool begins_at_16_bytes(const Tensor& tensor) {
+  return reinterpret_cast<std::uintptr_t>(tensor.raw_data()) % 16 == 0;
+}
+
 /// `tensor`, or a copy of it, that begins at a multiple of 16 bytes.
 Tensor at_16_bytes(const Tensor& tensor) {
-  if (reinterpret_cast<std::uintptr_t>(tensor.raw_data()) % 16 == 0) return tensor;
+  if (begins_at_16_bytes(tensor)) return tensor;
   const Tensor copy = tenon::detail::make_empty(tensor.spec());
   kernels::copy(tensor, copy);
   return copy;
@@ -134,10 +148,11 @@ class Backward {
         grad_x_(grad_x),
         grad_weight_(grad_weight),
         grad_bias_(grad_bias),
-        x_rows_(of_slice(plan.x)),
-        grad_y_rows_(of_slice(plan.grad_y)),
-        x_memory_(plan.reads_x_rows() ? allocate_rows(x_rows_, x.device()) : Tensor()),
+        borrows_grad_x_(plan.borrows_grad_x && begins_at_16_bytes(grad_x)),
+        x_rows_(with_room(plan.x, plan.slice)),
+        grad_y_rows_(with_room(plan.grad_y, plan.slice)),
         grad_y_memory_(allocate_rows(grad_y_rows_, x.device())) {
+    if (plan.reads_x_rows() && !borrows_grad_x_) x_memory_ = allocate_rows(x_rows_, x.device());
     if (grad_weight.defined()) {
       workspace_ = empty_float({weight_plan().workspace_floats()}, x.device());
     }
@@ -171,15 +186,23 @@ class Backward {
     return at_once() ? plan_.pair->weight : plan_.weight;
   }
 
-  ChannelRows of_slice(const ChannelRows& rows) const {
+  static ChannelRows with_room(const ChannelRows& rows, int images) {
     ChannelRows slice = rows;
-    slice.images = slice.buffer_images = plan_.slice;
+    slice.images = slice.buffer_images = images;
     return slice;
+  }
+
+  /// Where the rows of x lie for a slice.
+  ChannelRows x_rows(int first, int count) const {
+    if (!borrows_grad_x_) return x_rows_.part(0, count);
+    ChannelRows rows = with_room(plan_.x, count);
+    rows.data = images_of(grad_x_, first, count).raw_data();
+    return rows;
   }
 
   void run_slice(int first, int count) {
     const Tensor x = images_of(x_, first, count);
-    const ChannelRows x_rows = x_rows_.part(0, count);
+    const ChannelRows x_rows = this->x_rows(first, count);
     if (plan_.reads_x_rows()) pack_channel_rows(x, plan_.operand, x_rows);
     const ChannelRows grad_y = grad_y_rows_.part(0, count);
     const KernelPlan& sums = plan_.kernels.sum_gradient;
@@ -213,6 +236,7 @@ class Backward {
   const Tensor& grad_x_;
   const Tensor& grad_weight_;
   const Tensor& grad_bias_;
+  const bool borrows_grad_x_;
   ChannelRows x_rows_;
   ChannelRows grad_y_rows_;
   Tensor x_memory_;  // of the rows, where they are needed
@@ -232,7 +256,8 @@ bool backward_by_kernels(const Tensor& x, const Tensor& weight, const Tensor& bi
                       (!grad_x.defined() || grad_x.is_contiguous());
   if (!planes) return false;
   const Plan* plan =
-      plan_of(BlockProblem::of(x.spec(), weight.shape(), grad_out.shape(), options, epilogue));
+      plan_of(BlockProblem::of(x.spec(), weight.shape(), grad_out.shape(), options, epilogue),
+              grad_x.defined());
   if (plan == nullptr) return false;
   Backward(*plan, x, weight, bias, grad_out, epilogue, grad_x, grad_weight, grad_bias).run();
   return true;
@@ -247,7 +272,7 @@ Tensor images_of(const Tensor& tensor, std::int64_t first, std::int64_t count) {
 
 std::string backward_kernel_names(const TensorSpec& x, const Shape& weight, const Shape& z,
                                   const ConvTranspose2dOptions& options, const Epilogue& epilogue) {
-  const Plan* plan = plan_of(BlockProblem::of(x, weight, z, options, epilogue));
+  const Plan* plan = plan_of(BlockProblem::of(x, weight, z, options, epilogue), true);
   if (plan == nullptr) return "";
   return std::string(plan->kernels.sum_gradient.row->name) + "; " +
          plan->kernels.data_gradient.row->name;

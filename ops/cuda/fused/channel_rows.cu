@@ -46,53 +46,69 @@ __device__ uint4 row_of(const float (&values)[4], bool tail) {
                     rounded(values[3], tail));
 }
 
-/// A thread makes the rows of one chunk at kWidth neighbouring positions of an image, so that a
-/// warp reads and writes runs of memory. Blocks lie along the positions of an image, then chunks of
-/// all groups (y), then images (z).
+constexpr int kChunksOfThread = 2;
+static_assert(ChannelRows::kChunkMultiple % kChunksOfThread == 0);
+
+/// Reads kWidth neighbouring positions of a chunk's channels; zeros beyond the last.
+template <class Element, int kWidth, int kRow>
+__device__ void load_runs(const Element* source, int plane, int channels,
+                          Run<Element, kWidth> (&runs)[kRow]) {
+#pragma unroll
+  for (int c = 0; c < kRow; ++c) {
+    if (c < channels) {
+      runs[c] = *reinterpret_cast<const Run<Element, kWidth>*>(
+          source + static_cast<std::int64_t>(c) * plane);
+    } else {
+#pragma unroll
+      for (int p = 0; p < kWidth; ++p) runs[c].values[p] = Element(0.0f);
+    }
+  }
+}
+
+/// A thread makes the rows of kChunksOfThread chunks at kWidth neighbouring positions of an image,
+/// so that a warp reads and writes runs of memory. Blocks: `of_plane` for the positions of an
+/// image, chunks of all groups, images. They begin with the last image: the kernel behind begins
+/// with the first, whose rows are in the L2 cache then.
 template <class Operand, int kWidth>
 __global__ void __launch_bounds__(kThreads)
-    pack_kernel(const typename OperandTraits<Operand>::Element* x, const ChannelRows rows,
-                int channels) {
+    pack_kernel(const tenon::cuda::PreviousKernel previous,
+                const typename OperandTraits<Operand>::Element* x, const ChannelRows rows,
+                int channels, unsigned of_plane) {
   using Element = typename OperandTraits<Operand>::Element;
   constexpr int kRow = OperandTraits<Operand>::kRow;
+  previous.wait();
+  let_next_kernel_begin();
   const int plane = rows.rows * rows.columns;
-  const int position = static_cast<int>(blockIdx.x * kThreads + threadIdx.x) * kWidth;
+  const int position = static_cast<int>((blockIdx.x % of_plane * kThreads + threadIdx.x) * kWidth);
   if (position >= plane) return;
-  // From the last image on: the kernel behind begins with the first, whose rows are in the L2
-  // cache.
-  for (int image = rows.images - 1 - static_cast<int>(blockIdx.z); image >= 0;
-       image -= static_cast<int>(gridDim.z)) {
-    for (int i = blockIdx.y; i < rows.groups * rows.chunks; i += gridDim.y) {
-      const int group = i / rows.chunks;
-      const int chunk = i % rows.chunks;
-      const int first = chunk * kRow;
-      const Element* source =
-          x + (static_cast<std::int64_t>(image * rows.groups + group) * channels + first) * plane +
-          position;
-      Run<Element, kWidth> runs[kRow];
+  const unsigned rest = blockIdx.x / of_plane;
+  const auto of_image = static_cast<unsigned>(rows.groups * rows.chunks / kChunksOfThread);
+  const int image = rows.images - 1 - static_cast<int>(rest / of_image);
+  const int first = static_cast<int>(rest % of_image) * kChunksOfThread;
+  const int group = first / rows.chunks;
+  const int chunk = first % rows.chunks;
+  const Element* source =
+      x + static_cast<std::int64_t>(image * rows.groups + group) * channels * plane + position;
+  Run<Element, kWidth> runs[kChunksOfThread][kRow];
 #pragma unroll
-      for (int c = 0; c < kRow; ++c) {
-        if (first + c < channels) {
-          runs[c] = *reinterpret_cast<const Run<Element, kWidth>*>(
-              source + static_cast<std::int64_t>(c) * plane);
-        } else {
+  for (int i = 0; i < kChunksOfThread; ++i) {
+    const int channel = (chunk + i) * kRow;
+    load_runs(source + static_cast<std::int64_t>(channel) * plane, plane, channels - channel,
+              runs[i]);
+  }
+  for (int half = 0; half < rows.halves; ++half) {
+    uint4* target = static_cast<uint4*>(rows.data) +
+                    static_cast<std::int64_t>((group * rows.halves + half) * rows.chunks + chunk) *
+                        rows.chunk_rows() +
+                    image * rows.image_rows() + position;
 #pragma unroll
-          for (int p = 0; p < kWidth; ++p) runs[c].values[p] = Element(0.0f);
-        }
-      }
-      for (int half = 0; half < rows.halves; ++half) {
-        uint4* target =
-            static_cast<uint4*>(rows.data) +
-            static_cast<std::int64_t>((group * rows.halves + half) * rows.chunks + chunk) *
-                rows.chunk_rows() +
-            image * rows.image_rows() + position;
+    for (int i = 0; i < kChunksOfThread; ++i, target += rows.chunk_rows()) {
 #pragma unroll
-        for (int p = 0; p < kWidth; ++p) {
-          Element values[kRow];
+      for (int p = 0; p < kWidth; ++p) {
+        Element values[kRow];
 #pragma unroll
-          for (int c = 0; c < kRow; ++c) values[c] = runs[c].values[p];
-          target[p] = row_of(values, half == 1);
-        }
+        for (int c = 0; c < kRow; ++c) values[c] = runs[i][c].values[p];
+        target[p] = row_of(values, half == 1);
       }
     }
   }
@@ -101,15 +117,14 @@ __global__ void __launch_bounds__(kThreads)
 template <class Operand, int kWidth>
 void launch_pack(const Tensor& x, const ChannelRows& rows) {
   using Element = typename OperandTraits<Operand>::Element;
-  constexpr unsigned kMostBlocks = 65535;  // of y and z
   const int plane = rows.rows * rows.columns;
-  const auto positions = static_cast<unsigned>((plane + kWidth - 1) / kWidth);
-  const dim3 blocks((positions + kThreads - 1) / kThreads,
-                    std::min(static_cast<unsigned>(rows.groups * rows.chunks), kMostBlocks),
-                    std::min(static_cast<unsigned>(rows.images), kMostBlocks));
-  tenon::cuda::launch<pack_kernel<Operand, kWidth>>({blocks, kThreads}, x.device(),
-                                                    static_cast<const Element*>(x.raw_data()), rows,
-                                                    static_cast<int>(x.shape()[1] / rows.groups));
+  const auto of_plane =
+      static_cast<unsigned>((plane + kWidth * kThreads - 1) / (kWidth * kThreads));
+  const unsigned blocks = of_plane * static_cast<unsigned>(rows.images) *
+                          static_cast<unsigned>(rows.groups * rows.chunks / kChunksOfThread);
+  tenon::cuda::launch<pack_kernel<Operand, kWidth>>(
+      {blocks, kThreads}, x.device(), static_cast<const Element*>(x.raw_data()), rows,
+      static_cast<int>(x.shape()[1] / rows.groups), of_plane);
 }
 
 template <class Operand>

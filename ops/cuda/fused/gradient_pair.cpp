@@ -6,6 +6,14 @@
 namespace tenon::ops::cuda {
 namespace {
 
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+/// Of dx for so many images.
+int tiles_of(const KernelPlan& plan, int images) {
+  const Tiling& t = plan.tiling;
+  return t.tiles() / t.image_tiles * ceil_div(images, t.tile.images);
+}
+
 /// Cycles of dx's kernel on one multiprocessor for so many images: of each stage the products of 64
 /// positions with a tap, or its bytes on their way from the L2 cache, whichever takes longer. From
 /// times of pairs on an H100 (docs/performance.md).
@@ -35,6 +43,12 @@ std::optional<GradientPair> pair_gradients(const KernelPlan& data, const WeightG
   constexpr double kFollower = 1.15;
   const int all = target.multiprocessors;
   if (data.row->architecture < 90 || all < 2 * kLeast) return std::nullopt;
+  const auto with_shares = [&](int data_multiprocessors) {
+    const int others = all - data_multiprocessors;
+    return GradientPair{
+        data_multiprocessors,
+        plan_weight_gradient(problem, {others, target.shared_bytes, target.architecture})};
+  };
   const double data_work = data_cycles(data, problem.shape.images);
   GradientPair pair{0, alone};
   // Work is what one multiprocessor would take for it. That of dw depends a little on how many
@@ -43,15 +57,16 @@ std::optional<GradientPair> pair_gradients(const KernelPlan& data, const WeightG
   for (int i = 0; i < 3; ++i) {
     const double follower = weight_work / (pair.weight.reads_planes() ? kFollower : 1.0);
     const double share = data_work / (data_work + follower);
-    pair.data_multiprocessors =
-        std::clamp(static_cast<int>(std::lround(share * all)), kLeast, all - kLeast);
-    const int others = all - pair.data_multiprocessors;
-    pair.weight = plan_weight_gradient(problem, {others, target.shared_bytes, target.architecture});
-    weight_work = pair.weight.cycles * others;
+    pair =
+        with_shares(std::clamp(static_cast<int>(std::lround(share * all)), kLeast, all - kLeast));
+    weight_work = pair.weight.cycles * (all - pair.data_multiprocessors);
   }
   const double at_once = std::max(data_work / pair.data_multiprocessors, pair.weight.cycles);
   if (at_once > kGain * (kMemory * data_work / all + alone.cycles)) return std::nullopt;
-  return pair;
+  // dx takes whole rounds of tiles: what does not save one is better given to dw.
+  const int tiles = tiles_of(data, problem.shape.images);
+  const int rounds = ceil_div(tiles, pair.data_multiprocessors);
+  return with_shares(std::max(kLeast, ceil_div(tiles, rounds)));
 }
 
 }  // namespace tenon::ops::cuda
