@@ -43,11 +43,13 @@ struct WithBias {
 /// target = source, source in planar and target in channels-last memory.
 template <class T>
 __global__ void __launch_bounds__(PassTiling<T>::kThreads)
-    to_channels_last_kernel(const T* source, T* target, ImageGrid grid) {
+    to_channels_last_kernel(const tenon::cuda::PreviousKernel previous, const T* source, T* target,
+                            ImageGrid grid) {
   using Layout = PassTiling<T>;
   using Share = ChannelShare<T>;
   __shared__ alignas(16) typename ImageTile<T>::Units units;
   const ImageTile<T> tile(grid);
+  previous.wait();
   load_planes(source, grid, tile, units);
   __syncthreads();
   const Share share(grid, tile);

@@ -292,13 +292,15 @@ __device__ void store_planes(typename ImageTile<T>::Units& units, const ImageGri
 /// mapped(unit, i).
 template <class T, class Function>
 __global__ void __launch_bounds__(PassTiling<T>::kThreads)
-    to_planes_kernel(const T* source, T* target, ImageGrid grid, Function function) {
+    to_planes_kernel(const tenon::cuda::PreviousKernel previous, const T* source, T* target,
+                     ImageGrid grid, Function function) {
   using Layout = PassTiling<T>;
   using Share = ChannelShare<T>;
   __shared__ alignas(16) typename ImageTile<T>::Units units;
   const ImageTile<T> tile(grid);
   const Share share(grid, tile);
   typename Layout::Wide loaded[Share::kUnitRounds][Layout::kUnit] = {};
+  previous.wait();
 #pragma unroll
   for (int round = 0; round < Share::kUnitRounds; ++round) {
 #pragma unroll

@@ -69,8 +69,9 @@ __device__ void sum_block(compute_type<T> (&sums)[PassTiling<T>::kPack], const I
 /// partial[pixel tile][channel] becomes the sum over the tile unless it is null.
 template <class T, class Chain>
 __global__ void __launch_bounds__(PassTiling<T>::kThreads)
-    gradient_kernel(const T* grad_out, T* data, const T* bias, bool wide_bias, ImageGrid grid,
-                    Chain chain, compute_type<T>* partial) {
+    gradient_kernel(const tenon::cuda::PreviousKernel previous, const T* grad_out, T* data,
+                    const T* bias, bool wide_bias, ImageGrid grid, Chain chain,
+                    compute_type<T>* partial) {
   using C = compute_type<T>;
   using Layout = PassTiling<T>;
   using Share = ChannelShare<T>;
@@ -78,6 +79,7 @@ __global__ void __launch_bounds__(PassTiling<T>::kThreads)
   const ImageTile<T> tile(grid);
   const Share share(grid, tile);
   typename Layout::Wide y[Share::kUnitRounds][Layout::kUnit] = {};
+  previous.wait();
 #pragma unroll
   for (int round = 0; round < Share::kUnitRounds; ++round) {
 #pragma unroll
