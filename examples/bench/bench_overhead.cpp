@@ -82,71 +82,89 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
-/// Medians over `repeats` runs of `run`, which sends `ops` ops, after three that do not count. Each
-/// begins with an idle device.
-Sample measure(Device device, int repeats, int ops, const std::function<void()>& run) {
-  constexpr int kWarmUp = 3;
-  std::vector<double> host;
-  std::vector<double> drain;
-  for (int i = 0; i < kWarmUp + repeats; ++i) {
-    synchronize(device);
-    const double start = now_us();
-    run();
-    const double sent = now_us();
-    synchronize(device);
-    const double done = now_us();
-    if (i < kWarmUp) continue;
-    host.push_back((sent - start) / ops);
-    drain.push_back(done - sent);
-  }
-  return {median(host), median(drain)};
+/// What is timed: `run` sends `ops` ops.
+struct Work {
+  std::string name;
+  std::string mode;
+  double bar;  // 0: none
+  int ops;
+  std::function<void()> run;
+};
+
+/// From an idle device.
+Sample time_once(const Work& work, Device device) {
+  synchronize(device);
+  const double start = now_us();
+  work.run();
+  const double sent = now_us();
+  synchronize(device);
+  const double done = now_us();
+  return {(sent - start) / work.ops, done - sent};
 }
 
-Row time_chain(const Chain& chain, const ModeInfo& info, Device device, int repeats) {
+/// Medians over `repeats` rounds, after three that do not count. A round runs each of `works` once,
+/// so that a host that is slow for a while is slow for all of them.
+std::vector<Row> measure(Device device, int repeats, const std::vector<Work>& works) {
+  constexpr int kWarmUp = 3;
+  std::vector<std::vector<double>> host(works.size());
+  std::vector<std::vector<double>> drain(works.size());
+  for (int round = 0; round < kWarmUp + repeats; ++round) {
+    for (std::size_t i = 0; i < works.size(); ++i) {
+      const Sample sample = time_once(works[i], device);
+      if (round < kWarmUp) continue;
+      host[i].push_back(sample.host);
+      drain[i].push_back(sample.drain);
+    }
+  }
+  std::vector<Row> rows;
+  for (std::size_t i = 0; i < works.size(); ++i) {
+    rows.push_back(
+        {works[i].name, works[i].mode, works[i].bar, {median(host[i]), median(drain[i])}});
+  }
+  return rows;
+}
+
+Work chain_work(const Chain& chain, const ModeInfo& info, Device device) {
   const TensorOptions options{.device = device};
-  const GradModeGuard gradients(info.mode != Mode::Off);
+  const Mode mode = info.mode;
   const Tensor x = full({kElements}, 0.5, options);
   const Tensor y = full({kElements}, 0.75, options);
   const Tensor seed = ones({kElements}, options);
-  if (info.mode != Mode::Off) x.requires_grad_();
+  if (mode != Mode::Off) x.requires_grad_();
   const int links = kOps / chain.ops;
-  const Sample sample = measure(device, repeats, links * chain.ops, [&] {
+  const auto run = [link = chain.link, mode, x, y, seed, links] {
+    const GradModeGuard gradients(mode != Mode::Off);
     Tensor value = x;
-    for (int i = 0; i < links; ++i) value = chain.link(value, y);
-    if (info.mode == Mode::Backward) value.backward(seed);
+    for (int i = 0; i < links; ++i) value = link(value, y);
+    if (mode == Mode::Backward) value.backward(seed);
     x.set_grad({});
-  });  // whose end, and the tape's with it, belongs to the time
-  return {chain.name, info.name, device.is_cuda() ? info.bar : 0, sample};
+  };  // whose end, and the tape's with it, belongs to the time
+  return {chain.name, info.name, device.is_cuda() ? info.bar : 0, links * chain.ops, run};
 }
 
 /// The floor of an op: the launch of a kernel that does nothing. None on the CPU.
-std::vector<Row> time_empty_kernel([[maybe_unused]] Device device, [[maybe_unused]] int repeats) {
+void add_empty_kernel([[maybe_unused]] Device device, [[maybe_unused]] std::vector<Work>& works) {
 #ifdef TENON_WITH_CUDA
-  if (device.is_cuda()) {
-    const Sample launch = measure(device, repeats, kOps, [&] {
-      for (int i = 0; i < kOps; ++i) cuda::launch_nothing(device);
-    });
-    return {{"an empty kernel", "part", 0, launch}};
-  }
+  if (!device.is_cuda()) return;
+  works.push_back({"an empty kernel", "part", 0, kOps, [device] {
+                     for (int i = 0; i < kOps; ++i) cuda::launch_nothing(device);
+                   }});
 #endif
-  return {};
 }
 
 /// What an op is made of: memory for a result, and a launch.
-std::vector<Row> time_parts(Device device, int repeats) {
+void add_parts(Device device, std::vector<Work>& works) {
   const TensorOptions options{.device = device};
-  const NoGradGuard no_grad;
   const Tensor x = full({kElements}, 0.5, options);
-  const Sample memory = measure(device, repeats, kOps, [&] {
-    for (int i = 0; i < kOps; ++i) empty({kElements}, options);
-  });
-  const Sample launch = measure(device, repeats, kOps, [&] {
-    for (int i = 0; i < kOps; ++i) x.fill_(0.25);
-  });
-  std::vector<Row> rows = time_empty_kernel(device, repeats);
-  rows.push_back({"empty(16), its memory", "part", 0, memory});
-  rows.push_back({"x.fill_(a), a launch", "part", 0, launch});
-  return rows;
+  add_empty_kernel(device, works);
+  works.push_back({"empty(16), its memory", "part", 0, kOps, [options] {
+                     const NoGradGuard no_grad;
+                     for (int i = 0; i < kOps; ++i) empty({kElements}, options);
+                   }});
+  works.push_back({"x.fill_(a), a launch", "part", 0, kOps, [x] {
+                     const NoGradGuard no_grad;
+                     for (int i = 0; i < kOps; ++i) x.fill_(0.25);
+                   }});
 }
 
 bool queue_was_full(const Row& row) { return row.sample.drain > kFullQueueMicroseconds; }
@@ -231,13 +249,12 @@ void run(const Options& options) {
   } else if (cuda_device_count() > 0) {
     device = Device::cuda();
   }
-  std::vector<Row> rows;
+  std::vector<Work> works;
   for (const Chain& chain : chains()) {
-    for (const ModeInfo& mode : kModes) {
-      rows.push_back(time_chain(chain, mode, device, options.repeats));
-    }
+    for (const ModeInfo& mode : kModes) works.push_back(chain_work(chain, mode, device));
   }
-  for (Row& row : time_parts(device, options.repeats)) rows.push_back(std::move(row));
+  add_parts(device, works);
+  const std::vector<Row> rows = measure(device, options.repeats, works);
   const std::string description = bench::device_description(device);
   if (options.json) {
     print_json(description, rows);
