@@ -34,7 +34,8 @@ __device__ inline std::uint32_t shared_address(const void* pointer) {
 
 /// What a warp adds to a barrier's arrivals: its first lane arrives for all 32, behind a
 /// `__syncwarp`, which orders what they did before it. racecheck does not follow that order, and
-/// reports races that are none; a build with TENON_EVERY_LANE_ARRIVES is what it can be asked about.
+/// reports races that are none; a build with TENON_EVERY_LANE_ARRIVES is what it can be asked
+/// about.
 #ifdef TENON_EVERY_LANE_ARRIVES
 inline constexpr int kWarpArrivals = 32;
 #else
