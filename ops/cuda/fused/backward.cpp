@@ -203,7 +203,10 @@ class Backward {
   void run_slice(int first, int count) {
     const Tensor x = images_of(x_, first, count);
     const ChannelRows x_rows = this->x_rows(first, count);
-    if (plan_.reads_x_rows()) pack_channel_rows(x, plan_.operand, x_rows);
+    if (plan_.reads_x_rows()) {
+      // Behind another slice, whose kernels have no business with this one's dx.
+      pack_channel_rows(x, plan_.operand, x_rows, borrows_grad_x_ && first > 0);
+    }
     const ChannelRows grad_y = grad_y_rows_.part(0, count);
     const KernelPlan& sums = plan_.kernels.sum_gradient;
     const Tensor bias_sums =

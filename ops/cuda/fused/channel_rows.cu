@@ -68,15 +68,17 @@ __device__ void load_runs(const Element* source, int plane, int channels,
 /// A thread makes the rows of kChunksOfThread chunks at kWidth neighbouring positions of an image,
 /// so that a warp reads and writes runs of memory. Blocks: `of_plane` for the positions of an
 /// image, chunks of all groups, images. They begin with the last image: the kernel behind begins
-/// with the first, whose rows are in the L2 cache then.
+/// with the first, whose rows are in the L2 cache then. `beside`: where the kernels ahead leave
+/// room, while they still run.
 template <class Operand, int kWidth>
 __global__ void __launch_bounds__(kThreads)
     pack_kernel(const tenon::cuda::PreviousKernel previous,
                 const typename OperandTraits<Operand>::Element* x, const ChannelRows rows,
-                int channels, unsigned of_plane) {
+                int channels, unsigned of_plane, bool beside) {
   using Element = typename OperandTraits<Operand>::Element;
   constexpr int kRow = OperandTraits<Operand>::kRow;
-  previous.wait();
+  // Whoever waits for this kernel relies on those ahead of it, too: one block waits in any case.
+  if (!beside || blockIdx.x == gridDim.x - 1) previous.wait();
   let_next_kernel_begin();
   const int plane = rows.rows * rows.columns;
   const int position = static_cast<int>((blockIdx.x % of_plane * kThreads + threadIdx.x) * kWidth);
@@ -115,7 +117,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class Operand, int kWidth>
-void launch_pack(const Tensor& x, const ChannelRows& rows) {
+void launch_pack(const Tensor& x, const ChannelRows& rows, bool beside) {
   using Element = typename OperandTraits<Operand>::Element;
   const int plane = rows.rows * rows.columns;
   const auto of_plane =
@@ -124,18 +126,18 @@ void launch_pack(const Tensor& x, const ChannelRows& rows) {
                           static_cast<unsigned>(rows.groups * rows.chunks / kChunksOfThread);
   tenon::cuda::launch<pack_kernel<Operand, kWidth>>(
       {blocks, kThreads}, x.device(), static_cast<const Element*>(x.raw_data()), rows,
-      static_cast<int>(x.shape()[1] / rows.groups), of_plane);
+      static_cast<int>(x.shape()[1] / rows.groups), of_plane, beside);
 }
 
 template <class Operand>
-void pack_pairs(const Tensor& x, const ChannelRows& rows) {
+void pack_pairs(const Tensor& x, const ChannelRows& rows, bool beside) {
   // Two 16-bit numbers at once, where all planes begin at an even position.
   const bool pairs =
       rows.rows * rows.columns % 2 == 0 && reinterpret_cast<std::uintptr_t>(x.raw_data()) % 4 == 0;
   if (pairs) {
-    launch_pack<Operand, 2>(x, rows);
+    launch_pack<Operand, 2>(x, rows, beside);
   } else {
-    launch_pack<Operand, 1>(x, rows);
+    launch_pack<Operand, 1>(x, rows, beside);
   }
 }
 
@@ -163,18 +165,18 @@ Tensor allocate_rows(ChannelRows& rows, Device device) {
   return buffer;
 }
 
-void pack_channel_rows(const Tensor& x, OperandKind operand, const ChannelRows& rows) {
+void pack_channel_rows(const Tensor& x, OperandKind operand, const ChannelRows& rows, bool beside) {
   if (x.numel() == 0) return;
   const tenon::cuda::DeviceGuard guard(x.device());
   switch (operand) {
     case OperandKind::Tf32:
-      launch_pack<Tf32, 1>(x, rows);
+      launch_pack<Tf32, 1>(x, rows, beside);
       break;
     case OperandKind::BFloat16:
-      pack_pairs<__nv_bfloat16>(x, rows);
+      pack_pairs<__nv_bfloat16>(x, rows, beside);
       break;
     case OperandKind::Float16:
-      pack_pairs<__half>(x, rows);
+      pack_pairs<__half>(x, rows, beside);
       break;
   }
 }
