@@ -10,7 +10,7 @@ set(TENON_CUDA_ARCHS ${default_archs} CACHE STRING
     "GPU architectures to compile for, as CMAKE_CUDA_ARCHITECTURES")
 
 option(TENON_EVERY_LANE_ARRIVES
-       "Kernels whose barriers compute-sanitizer's racecheck can follow; a little slower" OFF)
+       "Kernels whose barriers compute-sanitizer's racecheck can follow" OFF)
 
 set(TENON_WITH_CUDA OFF)
 if(NOT TENON_CUDA STREQUAL OFF)

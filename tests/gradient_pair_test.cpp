@@ -31,9 +31,10 @@ struct Block {
   Shape z;
   ConvTranspose2dOptions options;
 };
-const Block kMission{{11, 64, 128, 128},
+// A slice of the mission in TF32.
+const Block kMission{{15, 64, 128, 128},
                      {64, 64, 3, 3},
-                     {11, 64, 256, 256},
+                     {15, 64, 256, 256},
                      {.stride = 2, .padding = 1, .output_padding = 1}};
 // 9 columns: x is read as rows.
 const Block kOddWidth{
@@ -69,13 +70,13 @@ class GradientPairs : public testing::TestWithParam<DType> {
 
 TEST_P(GradientPairs, OfTheMissionShareTheDevice) {
   Block slice = kMission;
-  if (GetParam() == DType::BFloat16) slice.x[0] = slice.z[0] = 22;
+  if (GetParam() == DType::BFloat16) slice.x[0] = slice.z[0] = 26;
   const auto [architecture, alone, pair] = predict(slice, GetParam(), kH100);
   ASSERT_TRUE(pair.has_value());
   EXPECT_TRUE(pair->weight.reads_planes());
-  // 71 multiprocessors were measured to be best, of 50, 56, 62, 67, 71 and 79.
-  EXPECT_GE(pair->data_multiprocessors, 68);
-  EXPECT_LE(pair->data_multiprocessors, 76);
+  // Measured: 69 is best in TF32, of 66, 69 and 73, and 73 in bfloat16, of 68, 73, 76, 79 and 82.
+  const int best = GetParam() == DType::Float32 ? 69 : 73;
+  EXPECT_NEAR(pair->data_multiprocessors, best, 3);
   EXPECT_LE(pair->weight.tiling.blocks(), 132 - pair->data_multiprocessors);
   EXPECT_GT(pair->weight.cycles, alone.cycles);
 }

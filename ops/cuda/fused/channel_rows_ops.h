@@ -24,9 +24,9 @@ Tensor allocate_rows(ChannelRows& rows, Device device);
 
 /// Writes x [N, groups·C, H, W], contiguous on a GPU, of `operand`'s type (float32 for Tf32), to
 /// `rows`, which has x's sizes, one phase and memory: all of it, with zeros for the channels beyond
-/// C. `split` is what `rows.halves` says. `beside`: the kernels ahead in the stream, down to the last
-/// that waited for all before it, touch neither x nor the rows' memory, so that it may begin where
-/// they leave room.
+/// C. `split` is what `rows.halves` says. `beside`: the kernels ahead in the stream, down to the
+/// last that waited for all before it, touch neither x nor the rows' memory, so that it may begin
+/// where they leave room.
 void pack_channel_rows(const Tensor& x, OperandKind operand, const ChannelRows& rows,
                        bool beside = false);
 

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tenon/ops/fused/ceil_div.h"
+
 namespace tenon::ops::cuda {
 namespace {
-
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 /// Of dx for so many images.
 int tiles_of(const KernelPlan& plan, int images) {

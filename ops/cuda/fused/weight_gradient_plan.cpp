@@ -6,12 +6,13 @@
 #include "tenon/core/error.h"
 #include "tenon/ops/cuda/fused/weight_gradient.h"
 #include "tenon/ops/cuda/fused/weight_gradient_taps.h"
+#include "tenon/ops/fused/ceil_div.h"
 
 namespace tenon::ops::cuda {
 namespace {
 
 int int_of(std::int64_t value) { return static_cast<int>(value); }
-int ceil_div(std::int64_t count, std::int64_t size) { return int_of((count + size - 1) / size); }
+int pieces(std::int64_t count, std::int64_t size) { return int_of(ceil_div(count, size)); }
 
 int log2_of(int power) {
   int log = 0;
@@ -105,10 +106,10 @@ double plan_cycles(const WeightGradientPlan& plan, int splits, double tile, int 
   constexpr double kSumBytes = 720;  // of the workspace, there and back, that pass in a cycle
   const WeightGradientTiling& t = plan.tiling;
   const std::int64_t blocks = std::int64_t{t.channel_units()} * t.tap_units * splits;
-  const int waves = ceil_div(blocks, std::int64_t{resident} * multiprocessors);
+  const int waves = pieces(blocks, std::int64_t{resident} * multiprocessors);
   // Blocks that share a multiprocessor take turns.
-  const int sharing = int_of(std::min<std::int64_t>(ceil_div(blocks, multiprocessors), resident));
-  const double block = (ceil_div(t.tiles(), splits) + 1) * tile + kBlock;
+  const int sharing = int_of(std::min<std::int64_t>(pieces(blocks, multiprocessors), resident));
+  const double block = (pieces(t.tiles(), splits) + 1) * tile + kBlock;
   return waves * sharing * block + kSum +
          4.0 * static_cast<double>(t.split_floats()) * splits / kSumBytes;
 }
@@ -161,11 +162,11 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
   t.tile = tile;
   t.in_channels = config.in_channels();
   t.out_channels = config.out_channels() * tile.out_warps;
-  t.in_tiles = ceil_div(shape.in_channels, t.in_channels);
-  t.out_tiles = ceil_div(shape.out_channels, t.out_channels);
+  t.in_tiles = pieces(shape.in_channels, t.in_channels);
+  t.out_tiles = pieces(shape.out_channels, t.out_channels);
   // Phase 0 has the most outputs.
-  t.row_tiles = ceil_div(shape.rows.output_count(0), tile.rows);
-  t.column_tiles = ceil_div(
+  t.row_tiles = pieces(shape.rows.output_count(0), tile.rows);
+  t.column_tiles = pieces(
       config.warpgroups > 0 ? shape.columns.input : shape.columns.output_count(0), tile.columns);
   const TapList list = list_taps(shape.rows, shape.columns, static_cast<int>(shape.rows.stride), 0);
   t.tap_count = list.count;

@@ -6,11 +6,10 @@
 #include <vector>
 
 #include "tenon/ops/cuda/fused/channel_rows_ops.h"
+#include "tenon/ops/fused/ceil_div.h"
 
 namespace tenon::ops::cuda {
 namespace {
-
-int ceil_div(int count, int size) { return (count + size - 1) / size; }
 
 /// The least and the largest shift of taps along each axis.
 struct Shifts {
