@@ -70,6 +70,18 @@ Kernel::Kernel(const void* entry, bool waits, Device device) : entry_(entry) {
   }
 }
 
+CUfunction Kernel::function_on(Device device) const {
+  // The driver takes a kernel of all devices in place of a function of one.
+  if (device.index() >= kDevices) return reinterpret_cast<CUfunction>(handle_);
+  std::atomic<CUfunction>& known = functions_[device.index()];
+  CUfunction function = known.load(std::memory_order_relaxed);
+  if (function == nullptr) [[unlikely]] {
+    TENON_CUDA_CHECK(cudaGetFuncBySymbol(&function, entry_));
+    known.store(function, std::memory_order_relaxed);
+  }
+  return function;
+}
+
 void Kernel::allow_all_shared_memory(Device device) const {
   const std::uint64_t bit = device.index() < 64 ? std::uint64_t{1} << device.index() : 0;
   if ((allowed_.load(std::memory_order_relaxed) & bit) != 0) return;
@@ -98,8 +110,7 @@ void Kernel::launch(const LaunchShape& shape, Device device, void** arguments) c
   config.hStream = current_stream(device);
   config.attrs = &overlap;
   config.numAttrs = properties(device).compute_capability == waits_on_ ? 1 : 0;
-  // The driver takes a kernel of all devices in place of a function of one.
-  const auto function = reinterpret_cast<CUfunction>(handle_);
+  const CUfunction function = function_on(device);
   const auto send = driver_launch();
   CUresult result = send(&config, function, arguments, nullptr);
   if (result == CUDA_ERROR_INVALID_CONTEXT) [[unlikely]] {
