@@ -100,7 +100,8 @@ struct Rows {
 /// dy, dx and the bias's gradient by the unfused ops in float64 on the CPU.
 struct Reference {
   Tensor grad_y, grad_x, grad_bias;
-  Tensor grad_x_terms;  ///< of each number of dx the norm of the terms that it is a sum of
+  // Of each number the norm of the terms that it is a sum of.
+  Tensor grad_x_terms, grad_bias_terms;
 
   explicit Reference(const BlockCase& block) {
     const Tensor x = test::leaf(block.x, DType::Float64);
@@ -112,6 +113,7 @@ struct Reference {
     y.backward(grad_y);
     grad_x = x.grad();
     grad_bias = ops::sum(grad_y, {0, 2, 3});
+    grad_bias_terms = ops::sqrt(ops::sum(ops::square(grad_y), {0, 2, 3}));
     // dx with all terms squared.
     const Tensor squares = test::leaf(block.x, DType::Float64);
     ops::conv_transpose2d(squares, ops::square(block.weight), {}, block.options)
@@ -162,13 +164,14 @@ class Operands {
         shape(
             TransposedShape::of(inputs.x.shape(), inputs.weight.shape(), inputs.z, inputs.options)),
         kind(test::operand_of(precision)),
-        x_rows(ops::cuda::input_rows(shape, kind, false)) {
+        exact(test::is_strict(precision)),
+        x_rows(ops::cuda::input_rows(shape, kind, exact)) {
     ops::cuda::pack_channel_rows(inputs.x, kind, x_rows.rows);
   }
 
   /// dy by `plan`, and the gradient of the bias.
   std::pair<Rows, Tensor> sum_gradient(const KernelPlan& plan) const {
-    Rows rows(ops::cuda::output_rows(shape, kind, false));
+    Rows rows(ops::cuda::output_rows(shape, kind, exact));
     const std::int64_t channels = std::int64_t{shape.groups} * shape.out_channels;
     const Tensor sums = full({bias_sum_rows(plan.row->config, plan.tiling), channels}, NAN,
                              {.dtype = DType::Float32, .device = Device::cuda()});
@@ -188,6 +191,7 @@ class Operands {
   Tensor grad_out;
   TransposedShape shape;
   OperandKind kind;
+  bool exact;
   Rows x_rows;
 };
 
@@ -208,7 +212,8 @@ TEST_P(BackwardKernels, OfEveryRowAreNearFloat64) {
         const auto [result, grad_bias] = operands.sum_gradient(plan);
         expect_near(result.to_planes(operands.shape, dtype), reference.grad_y,
                     precision().tolerance);
-        expect_near(grad_bias.to(Device::cpu()), reference.grad_bias, precision().tolerance);
+        expect_sums_near(grad_bias.to(Device::cpu()), reference.grad_bias,
+                         reference.grad_bias_terms, precision().tolerance);
         if (HasFailure()) return;
         grad_y = result;
         ++rows;
@@ -229,19 +234,13 @@ TEST_P(BackwardKernels, OfEveryRowAreNearFloat64) {
   if (rows == 0) GTEST_SKIP() << "no row fits: left to cuDNN and a pass";
 }
 
-std::vector<CoarsePrecision> precisions() {
-  std::vector<CoarsePrecision> list = test::kernel_precisions();
-  std::erase_if(list, test::is_strict);
-  return list;
-}
-
 INSTANTIATE_TEST_SUITE_P(Table, BackwardKernels,
                          testing::Combine(testing::ValuesIn(test::table_geometries()),
-                                          testing::ValuesIn(precisions())),
+                                          testing::ValuesIn(test::kernel_precisions())),
                          test::kernel_test_name);
 INSTANTIATE_TEST_SUITE_P(Other, BackwardKernels,
                          testing::Combine(testing::ValuesIn(test::other_geometries()),
-                                          testing::ValuesIn(precisions())),
+                                          testing::ValuesIn(test::kernel_precisions())),
                          test::kernel_test_name);
 
 }  // namespace

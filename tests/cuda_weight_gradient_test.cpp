@@ -56,7 +56,7 @@ std::vector<double> list_rows(const Image& values, const ChannelRows& rows, Oper
   const int row = ops::cuda::row_channels(operand);
   std::vector<double> list(static_cast<std::size_t>(rows.bytes() / 16 * row));
   const std::int64_t channels = values.shape[1] / rows.groups;
-  const std::int64_t half_numbers = rows.chunk_rows() * rows.chunks * row;
+  const std::int64_t group_numbers = rows.chunk_rows() * rows.chunks * row;
   std::size_t source = 0;
   for (std::int64_t n = 0; n < values.shape[0]; ++n) {
     for (std::int64_t c = 0; c < values.shape[1]; ++c) {
@@ -66,14 +66,11 @@ std::vector<double> list_rows(const Image& values, const ChannelRows& rows, Oper
           const std::int64_t position =
               ((n * rows.phases + phase) * rows.rows + h / stride.h) * rows.columns + w / stride.w;
           const std::int64_t chunk = c % channels / row;
-          const std::int64_t at = c / channels * rows.halves * half_numbers +
+          const std::int64_t at = c / channels * group_numbers +
                                   (chunk * rows.chunk_rows() + position) * row + c % channels % row;
           const double value = values.values[source];
-          const double head = operand == OperandKind::Tf32 ? tf32(value) : value;
-          list.at(static_cast<std::size_t>(at)) = head;
-          if (rows.halves == 2) {
-            list.at(static_cast<std::size_t>(at + half_numbers)) = tf32(value - head);
-          }
+          const bool rounds = operand == OperandKind::Tf32 && !rows.exact;
+          list.at(static_cast<std::size_t>(at)) = rounds ? tf32(value) : value;
         }
       }
     }

@@ -63,8 +63,9 @@ std::optional<Plan> make_plan(const BlockProblem& problem, bool wants_grad_x) {
   const TransposedShape shape =
       TransposedShape::of(problem.x.shape, problem.weight, problem.z, problem.options);
   const OperandKind operand = kernels->sum_gradient.row->operand;
-  const ChannelRows x = input_rows(shape, operand, false);
-  const ChannelRows grad_y = output_rows(shape, operand, false);
+  const bool split = kernels->sum_gradient.row->config.split;
+  const ChannelRows x = input_rows(shape, operand, split);
+  const ChannelRows grad_y = output_rows(shape, operand, split);
   const std::int64_t bias_bytes = bias_sum_rows(kernels->sum_gradient, shape.images) *
                                   problem.z[1] * std::int64_t{sizeof(float)};
   const WeightGradientTarget weight_target{target.multiprocessors, target.shared_bytes,
@@ -72,7 +73,7 @@ std::optional<Plan> make_plan(const BlockProblem& problem, bool wants_grad_x) {
   const auto with_slices_of = [&](std::int64_t bytes) {
     TransposedShape slice = shape;
     slice.images = images_of_slice(shape.images, bytes);
-    const WeightGradientProblem weight_problem{slice, operand, false};
+    const WeightGradientProblem weight_problem{slice, operand, split};
     const WeightGradientPlan weight = plan_weight_gradient(weight_problem, weight_target);
     return Plan{
         *kernels, shape,
@@ -108,16 +109,17 @@ Tensor empty_float(const Shape& shape, Device device) {
   return tenon::detail::make_empty({shape, DType::Float32, device});
 }
 
-/// Calls `form` with float32 memory for `gradient`, if that is defined, and brings what it writes
-/// there to the gradient.
+/// Calls `form` with contiguous memory for `gradient`, if that is defined, and brings what it
+/// writes there to the gradient.
 template <class Form>
-void form_in_float(const Tensor& gradient, const Form& form) {
+void form_contiguous(const Tensor& gradient, const Form& form) {
   if (!gradient.defined()) return;
-  if (gradient.dtype() == DType::Float32 && gradient.is_contiguous()) {
+  if (gradient.is_contiguous()) {
     form(gradient);
     return;
   }
-  const Tensor formed = empty_float(gradient.shape(), gradient.device());
+  const Tensor formed =
+      tenon::detail::make_empty({gradient.shape(), gradient.dtype(), gradient.device()});
   form(formed);
   kernels::copy(formed, gradient);
 }
@@ -171,11 +173,11 @@ class Backward {
     for (int first = 0; first < plan_.shape.images; first += plan_.slice) {
       run_slice(first, std::min(plan_.slice, plan_.shape.images - first));
     }
-    form_in_float(grad_weight_, [&](const Tensor& gradient) {
+    form_contiguous(grad_weight_, [&](const Tensor& gradient) {
       finish_weight_gradient(weight_plan(), workspace_, gradient);
     });
-    form_in_float(grad_bias_,
-                  [&](const Tensor& gradient) { finish_bias_gradient(bias_rows_, gradient); });
+    form_contiguous(grad_bias_,
+                    [&](const Tensor& gradient) { finish_bias_gradient(bias_rows_, gradient); });
   }
 
  private:

@@ -24,7 +24,7 @@ KernelArguments arguments_of(const KernelPlan& plan, int images, const Tensor& p
   arguments.packed = packed.raw_data();
   arguments.tiling = tiling_of(plan, images);
   arguments.slots = plan.slots;
-  arguments.stages_of_sum = 1;
+  arguments.stages_of_sum = stages_of_sum(plan.tiling);
   arguments.take_turns = plan.row->take_turns && plan.tiling.stages <= plan.slots;
   return arguments;
 }

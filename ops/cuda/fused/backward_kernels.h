@@ -18,8 +18,8 @@ struct BackwardPlan {
   KernelPlan data_gradient;  ///< dx
 };
 
-/// The best plan for the problem, or none where the backward is left to cuDNN: float64, strict
-/// float32, chains without mish, geometries that the tables do not hold.
+/// The best plan for the problem, or none where the backward is left to cuDNN: float64,
+/// chains without mish, geometries that the tables do not hold.
 std::optional<BackwardPlan> backward_plan(const BlockProblem& problem, const KernelTarget& target);
 
 /// True where the plan, which is the problem's, is known or predicted to beat cuDNN's convolutions

@@ -1,5 +1,6 @@
 #include "tenon/core/cuda/launch.cuh"
 #include "tenon/core/cuda/runtime.h"
+#include "tenon/core/cuda/types.cuh"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cuda/fused/bias_sums.h"
 #include "tenon/ops/cuda/fused/tensor_core.cuh"
@@ -12,9 +13,10 @@ constexpr int kColumns = 32;                   // of a block
 constexpr int kStrands = kThreads / kColumns;  // threads that share the rows of a sum
 
 /// Blocks: sums, and tiles of columns. All of a thread's rows are under way at once.
+template <class T>
 __global__ void __launch_bounds__(kThreads)
     add_rows_kernel(const tenon::cuda::PreviousKernel previous, const float* rows,
-                    std::int64_t count, int columns, float* sums, bool beside) {
+                    std::int64_t count, int columns, T* sums, bool beside) {
   __shared__ float partial[kThreads];
   if (!beside) previous.wait();
   let_next_kernel_begin();
@@ -35,7 +37,7 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   if (strand == 0 && column < columns) {
     for (int other = 1; other < kStrands; ++other) sum += partial[other * kColumns + lane];
-    sums[std::int64_t{blockIdx.x} * columns + column] = sum;
+    sums[std::int64_t{blockIdx.x} * columns + column] = tenon::cuda::convert<T>(sum);
   }
   // Whoever waits for this kernel relies on those ahead of it, too.
   if (beside) previous.wait();
@@ -50,9 +52,11 @@ void add_bias_rows(const Tensor& rows, const Tensor& sums, std::int64_t first, b
   const int columns = static_cast<int>(rows.shape()[1]);
   const dim3 blocks(static_cast<unsigned>(bias_rows_of_sums(count)),
                     static_cast<unsigned>((columns + kColumns - 1) / kColumns));
-  tenon::cuda::launch<add_rows_kernel>(
-      {blocks, kThreads}, device, static_cast<const float*>(rows.raw_data()), count, columns,
-      static_cast<float*>(sums.raw_data()) + first * columns, beside);
+  tenon::cuda::visit_device_floating(sums.dtype(), "bias_sums", [&]<class T>() {
+    tenon::cuda::launch<add_rows_kernel<T>>(
+        {blocks, kThreads}, device, static_cast<const float*>(rows.raw_data()), count, columns,
+        static_cast<T*>(sums.raw_data()) + first * columns, beside);
+  });
 }
 
 void finish_bias_gradient(const Tensor& rows, const Tensor& gradient) {

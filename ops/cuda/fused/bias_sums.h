@@ -18,12 +18,13 @@ constexpr std::int64_t bias_rows_of_sums(std::int64_t rows) {
 }
 
 /// sums[first + i] = the sum of rows i·kBiasRowsOfSum and following, of those that there are;
-/// `sums` [at least first + bias_rows_of_sums(rows), Cout]. In a fixed order, so that the result is
-/// the same bits each time. With `beside` it does not wait for the kernel ahead in the stream, see
-/// accumulate_weight_gradient.
+/// `sums` [at least first + bias_rows_of_sums(rows), Cout], floating. In a fixed order, so that the
+/// result is the same bits each time. With `beside` it does not wait for the kernel ahead in the
+/// stream, see accumulate_weight_gradient.
 void add_bias_rows(const Tensor& rows, const Tensor& sums, std::int64_t first, bool beside = false);
 
-/// gradient [Cout] = the sum of all rows, float32, in a fixed order likewise.
+/// gradient [Cout], floating and contiguous, = the sum of all rows, formed in float32, in a fixed
+/// order likewise.
 void finish_bias_gradient(const Tensor& rows, const Tensor& gradient);
 
 }  // namespace tenon::ops::cuda

@@ -59,7 +59,7 @@ class BulkLoader {
       Element values[kRow];
 #pragma unroll
       for (int i = 0; i < kRow; ++i) values[i] = at[i * plane_];
-      store_channel_row<Operand, Config>(values, rows + p, kChunks * t.chunk_rows());
+      store_channel_row<Operand, Config>(values, rows + p);
     }
   }
 

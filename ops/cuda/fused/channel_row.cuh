@@ -8,25 +8,20 @@
 
 namespace tenon::ops::cuda {
 
-/// Writes one position's channels to `row`, and with Config::value.split their tails to the row
-/// `tail_rows` further.
+/// The word of a float32 number in a row: rounded, unless the products split it.
+template <class Config>
+__device__ std::uint32_t single_word(float value) {
+  return Config::value.split ? __float_as_uint(value) : round_to_tf32(value);
+}
+
+/// Writes one position's channels to `row`.
 template <class Operand, class Config, class Element>
-__device__ void store_channel_row(const Element (&values)[OperandTraits<Operand>::kRow], uint4* row,
-                                  [[maybe_unused]] int tail_rows) {
+__device__ void store_channel_row(const Element (&values)[OperandTraits<Operand>::kRow],
+                                  uint4* row) {
   constexpr int kRow = OperandTraits<Operand>::kRow;
   if constexpr (std::is_same_v<Operand, Tf32>) {
-    std::uint32_t heads[kRow];
-#pragma unroll
-    for (int i = 0; i < kRow; ++i) heads[i] = round_to_tf32(values[i]);
-    *row = make_uint4(heads[0], heads[1], heads[2], heads[3]);
-    if constexpr (Config::value.split) {
-      std::uint32_t tails[kRow];
-#pragma unroll
-      for (int i = 0; i < kRow; ++i) {
-        tails[i] = round_to_tf32(values[i] - __uint_as_float(heads[i]));
-      }
-      row[tail_rows] = make_uint4(tails[0], tails[1], tails[2], tails[3]);
-    }
+    *row = make_uint4(single_word<Config>(values[0]), single_word<Config>(values[1]),
+                      single_word<Config>(values[2]), single_word<Config>(values[3]));
   } else {
     std::uint32_t pairs[kRow / 2];
 #pragma unroll

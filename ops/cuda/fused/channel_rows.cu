@@ -14,7 +14,7 @@ ChannelRows rows_of(const TransposedShape& shape, OperandKind operand, bool spli
   constexpr int kMultiple = ChannelRows::kChunkMultiple;
   return {.data = nullptr,
           .groups = shape.groups,
-          .halves = split ? 2 : 1,
+          .exact = split,
           .chunks = ((channels + row - 1) / row + kMultiple - 1) / kMultiple * kMultiple,
           .images = shape.images,
           .phases = 1,
@@ -29,21 +29,17 @@ struct alignas(sizeof(Element) * kWidth) Run {
   Element values[kWidth];
 };
 
-/// The row of these channels, and with `tail` what rounding took off them.
+/// The row of these channels.
 template <class Element>
-__device__ uint4 row_of(const Element (&values)[8], bool /*tail*/) {
+__device__ uint4 row_of(const Element (&values)[8], bool /*exact*/) {
   return make_uint4(join(values[0], values[1]), join(values[2], values[3]),
                     join(values[4], values[5]), join(values[6], values[7]));
 }
-__device__ std::uint32_t rounded(float value, bool tail) {
-  const std::uint32_t head = round_to_tf32(value);
-  if (!tail) return head;
-  // The tail of an infinity would be no number.
-  return isinf(value) ? 0 : round_to_tf32(value - __uint_as_float(head));
-}
-__device__ uint4 row_of(const float (&values)[4], bool tail) {
-  return make_uint4(rounded(values[0], tail), rounded(values[1], tail), rounded(values[2], tail),
-                    rounded(values[3], tail));
+__device__ uint4 row_of(const float (&values)[4], bool exact) {
+  const auto bits = [exact](float value) {
+    return exact ? __float_as_uint(value) : round_to_tf32(value);
+  };
+  return make_uint4(bits(values[0]), bits(values[1]), bits(values[2]), bits(values[3]));
 }
 
 constexpr int kChunksOfThread = 2;
@@ -98,20 +94,17 @@ __global__ void __launch_bounds__(kThreads)
     load_runs(source + static_cast<std::int64_t>(channel) * plane, plane, channels - channel,
               runs[i]);
   }
-  for (int half = 0; half < rows.halves; ++half) {
-    uint4* target = static_cast<uint4*>(rows.data) +
-                    static_cast<std::int64_t>((group * rows.halves + half) * rows.chunks + chunk) *
-                        rows.chunk_rows() +
-                    image * rows.image_rows() + position;
+  uint4* target = static_cast<uint4*>(rows.data) +
+                  static_cast<std::int64_t>(group * rows.chunks + chunk) * rows.chunk_rows() +
+                  image * rows.image_rows() + position;
 #pragma unroll
-    for (int i = 0; i < kChunksOfThread; ++i, target += rows.chunk_rows()) {
+  for (int i = 0; i < kChunksOfThread; ++i, target += rows.chunk_rows()) {
 #pragma unroll
-      for (int p = 0; p < kWidth; ++p) {
-        Element values[kRow];
+    for (int p = 0; p < kWidth; ++p) {
+      Element values[kRow];
 #pragma unroll
-        for (int c = 0; c < kRow; ++c) values[c] = runs[i][c].values[p];
-        target[p] = row_of(values, half == 1);
-      }
+      for (int c = 0; c < kRow; ++c) values[c] = runs[i][c].values[p];
+      target[p] = row_of(values, rows.exact);
     }
   }
 }

@@ -12,7 +12,7 @@ namespace tenon::ops::cuda {
 constexpr int row_channels(OperandKind operand) { return operand == OperandKind::Tf32 ? 4 : 8; }
 
 /// The sizes, without data, of x [images, groups·in_channels, H, W] of `shape` as rows; `split`:
-/// heads and tails.
+/// not rounded.
 ChannelRows input_rows(const TransposedShape& shape, OperandKind operand, bool split);
 
 /// The sizes, without data, of y [images, groups·out_channels, Hout, Wout] of `shape`, or of its
@@ -24,9 +24,9 @@ Tensor allocate_rows(ChannelRows& rows, Device device);
 
 /// Writes x [N, groups·C, H, W], contiguous on a GPU, of `operand`'s type (float32 for Tf32), to
 /// `rows`, which has x's sizes, one phase and memory: all of it, with zeros for the channels beyond
-/// C. `split` is what `rows.halves` says. `beside`: the kernels ahead in the stream, down to the
-/// last that waited for all before it, touch neither x nor the rows' memory, so that it may begin
-/// where they leave room.
+/// C. TF32 is rounded to nearest, unless the rows are exact. `beside`: the kernels ahead in the
+/// stream, down to the last that waited for all before it, touch neither x nor the rows' memory, so
+/// that it may begin where they leave room.
 void pack_channel_rows(const Tensor& x, OperandKind operand, const ChannelRows& rows,
                        bool beside = false);
 

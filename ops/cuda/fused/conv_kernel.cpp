@@ -211,6 +211,7 @@ void visit_rows([[maybe_unused]] int architecture, Work work, const Append& appe
     }
 #endif
     append_all(backward_rows_tf32());
+    append_all(backward_rows_float32());
     append_all(backward_rows_bfloat16());
     append_all(backward_rows_float16());
     return;
@@ -296,16 +297,6 @@ std::optional<KernelPlan> plan_in_parts(const KernelPlan& whole, const Transpose
   return best;
 }
 
-/// Stages whose products at float32 accuracy make a sum of at most some 48 steps.
-int stages_of_sum(const Tiling& t) {
-  constexpr int kMostSteps = 48;
-  int most_taps = 1;
-  for (int phase = 0; phase < t.sets * t.phases; ++phase) {
-    most_taps = std::max(most_taps, t.taps.first[phase + 1] - t.taps.first[phase]);
-  }
-  return std::max(1, kMostSteps / (3 * most_taps));
-}
-
 bool divides(std::uintptr_t value, std::size_t by) { return value % by == 0; }
 
 }  // namespace
@@ -381,6 +372,14 @@ Tensor packed_weights(const KernelPlan& plan, const Tensor& weight) {
   return derived(weight, plan.packed_name, [&] {
     return pack_weights(weight.contiguous(), plan.row->operand, plan.row->config, plan.tiling);
   });
+}
+
+int stages_of_sum(const Tiling& t) {
+  int most_taps = 1;
+  for (int phase = 0; phase < t.sets * t.phases; ++phase) {
+    most_taps = std::max(most_taps, t.taps.first[phase + 1] - t.taps.first[phase]);
+  }
+  return std::max(1, kStepsOfSum / (3 * most_taps));
 }
 
 double share_inside(const Tiling& t) {

@@ -123,16 +123,10 @@ constexpr int full_arrivals() {
 
 // ---- consumers -------------------------------------------------------------------------------
 
-/// How many pairs (half of x, half of weights) have products that count, and which: the small ones
-/// first, then heads with heads.
-constexpr int half_pairs(KernelConfig config) { return config.split ? 3 : 1; }
-constexpr int x_half(KernelConfig config, int pair) { return config.split && pair == 0; }
-constexpr int weight_half(KernelConfig config, int pair) { return config.split && pair == 1; }
-
 /// Whether the bias is read behind the products: over those of many taps there are no registers to
 /// hold it in.
 constexpr bool bias_comes_late(KernelConfig config) {
-  return config.work == Work::SumGradient && config.kernel >= 5;
+  return config.work == Work::SumGradient && config.kernel >= 5 && !config.split;
 }
 
 /// What is prepared before a tile's products: nothing, but for dy.
@@ -162,6 +156,14 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
   const bool take_turns = Config::value.groups == 2 && arguments.take_turns;
   if (take_turns && group == 1) named_barrier_arrive(1, 256);  // group 0 begins
   const int tiles = t.tiles();
+  const auto release = [&](int slot) {
+    if constexpr (Config::value.split && Multiplier::kAsync) {
+      // Its reads of x are done that a bulk copy could overtake.
+      fence_async_proxy();
+      __syncwarp();
+    }
+    empty[slot].arrive_as_warp();
+  };
   Sums<Config> sums;
   RingPosition ring;
   for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
@@ -179,52 +181,60 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
     if constexpr (Config::value.work == Work::SumGradient) tile_finish.begin();
     multiplier.begin(sums);
     if (take_turns) named_barrier_wait(1 + group, 256);
-    [[maybe_unused]] int summed = 0;  // stages whose sums have not joined the totals
-    int unfinished = -1;              // the slot whose products may still be under way
+    [[maybe_unused]] int summed = 0;       // stages whose sums have not joined the totals
+    [[maybe_unused]] int unfinished = -1;  // the slot whose products may still be under way
     for (int stage = 0; stage < t.stages; ++stage) {
       full[ring.slot].wait(ring.parity);
       multiplier.add(place.set, x + ring.slot * layout.x_bytes,
                      weights + (Config::value.resident ? stage : ring.slot) * layout.weight_bytes,
-                     sums);
-      if (unfinished >= 0) {
-        multiplier.template wait<1>();
-        empty[unfinished].arrive_as_warp();
-      }
-      unfinished = ring.slot;
-      ring.advance(arguments.slots);
+                     sums, totals);
       if constexpr (Config::value.split) {
+        // Nearly all of the products are done already: those of a tap wait for those before.
+        multiplier.template wait<0>();
+        release(ring.slot);
         // The tensor cores cut digits off at every sum, so that long sums drift: keep them short.
         if (++summed == arguments.stages_of_sum) {
-          multiplier.template wait<0>();
           multiplier.settle(sums);
           add_sums<Config>(sums, totals);
           multiplier.begin(sums);
           summed = 0;
         }
+      } else {
+        if (unfinished >= 0) {
+          multiplier.template wait<1>();
+          release(unfinished);
+        }
+        unfinished = ring.slot;
       }
+      ring.advance(arguments.slots);
     }
-    multiplier.template wait<0>();
-    empty[unfinished].arrive_as_warp();
+    if constexpr (!Config::value.split) {
+      multiplier.template wait<0>();
+      release(unfinished);
+    }
     if (take_turns && (group == 0 || tile + gridDim.x < tiles)) {
       named_barrier_arrive(2 - group, 256);
     }
     multiplier.settle(sums);
+    if constexpr (Config::value.split) {
+      if (summed > 0) add_sums<Config>(sums, totals);
+    }
     if constexpr (Config::value.work == Work::SumGradient) {
+      Sums<Config>& y = *(Config::value.split ? &totals : &sums);
       if constexpr (bias_comes_late(Config::value)) bias.load(arguments, place);
       if constexpr (kKeepsPlaces) {
-        bias.add_to(sums);
-        tile_finish.finish(sums, chain, shared, gradients);
+        if constexpr (!Config::value.split) bias.add_to(y);
+        tile_finish.finish(y, chain, shared, gradients);
       } else {
         int again = tile;
         asm volatile("" : "+r"(again));  // so that the compiler does not know it
         const TilePlace place_again(t, again);
-        bias.add_to(sums);
+        if constexpr (!Config::value.split) bias.add_to(y);
         TileFinish<Operand, Config, Chain>(arguments, place_again, group, shared + layout.gradients)
-            .finish(sums, chain, shared, gradients);
+            .finish(y, chain, shared, gradients);
       }
       if constexpr (bias_comes_late(Config::value)) bias.forget();
     } else if constexpr (Config::value.split) {
-      if (summed > 0) add_sums<Config>(sums, totals);
       finish<Element, Config>(arguments, place, group, totals, NoBias(), chain,
                               shared + layout.staging);
     } else {

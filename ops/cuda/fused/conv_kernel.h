@@ -64,6 +64,9 @@ std::vector<KernelPlan> kernel_plans(const BlockProblem& problem, Work work = Wo
 /// The weight [Cin, Cout/groups, kH, kW] as the plan's kernel reads it, packed once a version.
 Tensor packed_weights(const KernelPlan& plan, const Tensor& weight);
 
+/// Stages whose products at float32 accuracy make a sum of at most kStepsOfSum steps, or one.
+int stages_of_sum(const Tiling& tiling);
+
 /// The part of the positions of all tiles that are positions of y.
 double share_inside(const Tiling& tiling);
 

@@ -38,12 +38,30 @@ constexpr auto k5_rows() {
   };
 }
 
+/// Three products each, and totals beside the sums: 32 channels fit the registers.
+constexpr auto k2_split_rows() {
+  using Wide = Geometry<2, 2, 0>::Config<64, 32, 1, 2, false, true>;
+  using Tall = Geometry<2, 2, 0>::Config<8, 32, 1, 2, false, true>;
+  return std::array{
+      kernel_row<Tf32, Wide, WarpgroupMultiplier>("sm90 k2 s2 float32, 2x64", 90, 1, 2, 64),
+      kernel_row<Tf32, Tall, WarpgroupMultiplier>("sm90 k2 s2 float32, 16x8", 90, 1, 16, 8),
+      kernel_row<Tf32, Tall, WarpgroupMultiplier>("sm90 k2 s2 float32, 2x8x8", 90, 2, 8, 8),
+  };
+}
+constexpr auto k5_split_rows() {
+  using Tall = Geometry<2, 5, 2>::Config<8, 32, 1, 2, false, true>;
+  return std::array{
+      kernel_row<Tf32, Tall, WarpgroupMultiplier>("sm90 k5 s2 float32, 16x8", 90, 1, 16, 8),
+      kernel_row<Tf32, Tall, WarpgroupMultiplier>("sm90 k5 s2 float32, 2x8x8", 90, 2, 8, 8),
+  };
+}
+
 }  // namespace
 
 std::span<const KernelRow> kernel_rows_sm90_k2_k5_s2() {
   static constexpr auto kRows =
-      join_rows(k2_rows<Tf32>(), k2_rows<__nv_bfloat16>(), k2_rows<__half>(), k5_rows<Tf32>(),
-                k5_rows<__nv_bfloat16>(), k5_rows<__half>());
+      join_rows(k2_rows<Tf32>(), k2_split_rows(), k2_rows<__nv_bfloat16>(), k2_rows<__half>(),
+                k5_rows<Tf32>(), k5_split_rows(), k5_rows<__nv_bfloat16>(), k5_rows<__half>());
   return kRows;
 }
 

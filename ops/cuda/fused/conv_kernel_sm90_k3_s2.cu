@@ -39,9 +39,12 @@ constexpr auto rows_of() {
 
 /// Three products each, and totals beside the sums: 32 channels fit the registers.
 constexpr auto split_rows() {
+  using Resident = Base::Config<64, 32, 1, 2, true, true>;
   using Wide = Base::Config<64, 32, 1, 2, false, true>;
   using Tall = Base::Config<8, 32, 1, 2, false, true>;
   return std::array{
+      kernel_row<Tf32, Resident, WarpgroupMultiplier>("sm90 k3 s2 float32, 2x64 resident", 90, 1, 2,
+                                                      64),
       kernel_row<Tf32, Wide, WarpgroupMultiplier>("sm90 k3 s2 float32, 2x64", 90, 1, 2, 64),
       kernel_row<Tf32, Tall, WarpgroupMultiplier>("sm90 k3 s2 float32, 16x8", 90, 1, 16, 8),
       kernel_row<Tf32, Tall, WarpgroupMultiplier>("sm90 k3 s2 float32, 2x8x8", 90, 2, 8, 8),

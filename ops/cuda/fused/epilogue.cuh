@@ -136,7 +136,7 @@ class CoarseMishClampScale {
   }
 
   /// The gradient of y from that of z. A NaN passes it, as in PyTorch, and becomes a NaN.
-  __device__ float straight_gradient(float y, float grad) const {
+  __device__ float gradient(float y, float grad) const {
     const Gate gate(y);
     const float value = fmaf(y, gate.value, add_);
     const bool outside = (value < first_inside_) | (value > last_inside_);

@@ -33,7 +33,8 @@ struct KernelConfig {
   int chunks;         ///< rows of 16 bytes a position has in a stage: 2 or 4
   int vector;         ///< columns of x that a producer reads at once: 1, 2 or 4
   bool resident;      ///< the weights stay in shared memory for a block's life
-  bool split;         ///< float32 accuracy by three products of TF32 heads and tails
+  bool split;         ///< float32 accuracy by three products of TF32 heads and tails; those of x
+                      ///< are found in registers, before the products
   // Of one geometry only, where the products are unrolled; otherwise 0.
   int kernel;
   int padding;
@@ -74,7 +75,8 @@ struct KernelConfig {
   constexpr int phases() const { return row_phases * column_phases; }
   constexpr int positions() const { return 64 * blocks * groups; }
   constexpr int threads() const { return 128 * (groups + teams); }
-  constexpr int halves() const { return split ? 2 : 1; }
+  /// Heads and tails.
+  constexpr int weight_halves() const { return split ? 2 : 1; }
   /// The gradient of z that a consumer group wants for a step of 64 positions and 8 channels.
   constexpr int gradient_step_bytes(int element_bytes) const {
     return 64 * phases() * 8 * element_bytes;
@@ -87,7 +89,7 @@ struct KernelConfig {
     return gradients_ahead * 2 * phases() * element_bytes * 128 * groups;
   }
   /// Rows of 16 bytes that a tap's weights take in a stage.
-  constexpr int tap_rows() const { return halves() * chunks * channels; }
+  constexpr int tap_rows() const { return weight_halves() * chunks * channels; }
 };
 
 /// The same as a type: a kernel's template argument.
@@ -106,6 +108,10 @@ struct StaticConfig {
 constexpr bool joins_runs(KernelConfig config) {
   return config.columns >= 64 && config.column_phases <= 2 && !config.flat;
 }
+
+/// Steps of 8 channels, three for each tap, that make a sum at float32 accuracy before it joins the
+/// total: the tensor cores cut digits off at every step.
+inline constexpr int kStepsOfSum = 48;
 
 /// Warps of a team of producers.
 inline constexpr int kProducerWarps = 4;
@@ -231,8 +237,7 @@ struct SharedLayout {
         raw_bytes((config.chunks * t.tile.images * t.window_rows * windows.columns * 16 + 127) /
                   128 * 128),
         x(raw + windows.slots * raw_bytes),
-        x_bytes(whole_lines(config.halves() * config.chunks * t.chunk_rows() * 16,
-                            config.takes_rows())),
+        x_bytes(whole_lines(config.chunks * t.chunk_rows() * 16, config.takes_rows())),
         weights(x + slots * x_bytes),
         weight_bytes(t.most_taps() * config.tap_rows() * 16),
         staging(weights + weight_bytes * (config.resident ? t.stages : slots)),

@@ -47,6 +47,7 @@ std::span<const KernelRow> backward_rows_sm90_k4_s2();
 std::span<const KernelRow> backward_rows_sm90_k2_k5_s2();
 std::span<const KernelRow> backward_rows_sm90_k3_s1();
 std::span<const KernelRow> backward_rows_tf32();
+std::span<const KernelRow> backward_rows_float32();
 std::span<const KernelRow> backward_rows_bfloat16();
 std::span<const KernelRow> backward_rows_float16();
 

@@ -31,8 +31,8 @@ struct PackedRow {
     row /= config.channels;
     const int chunk = static_cast<int>(row % config.chunks);
     row /= config.chunks;
-    half = static_cast<int>(row % config.halves());
-    row /= config.halves();
+    half = static_cast<int>(row % config.weight_halves());
+    row /= config.weight_halves();
     kernel = t.taps.kernel[t.first_tap(set) + row % t.taps_of_set(set)];
     const int stage = static_cast<int>(row / t.taps_of_set(set));
     first_channel = (stage * config.chunks + chunk) * row_channels;

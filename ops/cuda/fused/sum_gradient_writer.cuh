@@ -3,6 +3,7 @@
 #pragma once
 
 #include "tenon/core/cuda/types.cuh"
+#include "tenon/ops/cuda/fused/channel_row.cuh"
 #include "tenon/ops/cuda/fused/gradient_boxes.cuh"
 #include "tenon/ops/cuda/fused/tensor_core.cuh"
 #include "tenon/ops/cuda/fused/tile_place.cuh"
@@ -105,10 +106,11 @@ class GradientRun {
 };
 
 /// Writes two channels of a position: a quarter or half of a row.
-template <class Operand>
+template <class Operand, class Config>
 __device__ void store_channel_pair(char* at, float first, float second) {
   if constexpr (std::is_same_v<Operand, Tf32>) {
-    *reinterpret_cast<uint2*>(at) = make_uint2(round_to_tf32(first), round_to_tf32(second));
+    *reinterpret_cast<uint2*>(at) =
+        make_uint2(single_word<Config>(first), single_word<Config>(second));
   } else {
     *reinterpret_cast<unsigned*>(at) = round_pair<Operand>(first, second);
   }
@@ -413,12 +415,12 @@ class SumGradientTile {
               kWhole || (places.channel + 8 * step + odd < out_channels() &&
                          places.row[block][half] + i < height() && k < places.inside[block][half]);
           const float y = sums[phase][4 * j + 2 * half + odd];
-          values[odd] = exists ? chain.straight_gradient(y, runs[odd][i][k]) : 0.0f;
+          values[odd] = exists ? chain.gradient(y, runs[odd][i][k]) : 0.0f;
           totals[odd] += values[odd];
         }
         if (kWhole ||
             (places.to[block][half] != nullptr && chunk < rows.chunks - places.channel / kRow)) {
-          store_channel_pair<Operand>(
+          store_channel_pair<Operand, Config>(
               places.to[block][half] + chunk * chunk_bytes + phase * phase_bytes, values[0],
               values[1]);
         }

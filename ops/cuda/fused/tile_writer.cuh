@@ -251,7 +251,7 @@ __device__ void write_tile(const KernelArguments& arguments, const TilePlace& pl
       }
     }
   }
-  if (any_nan) *arguments.found_nan = 1;
+  if (any_nan && arguments.found_nan != nullptr) *arguments.found_nan = 1;
 }
 
 }  // namespace tenon::ops::cuda

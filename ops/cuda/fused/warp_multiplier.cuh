@@ -39,42 +39,71 @@ class WarpMultiplier {
   }
   __device__ void settle(Sums<Config>& /*sums*/) const {}
 
-  __device__ void add(int set, std::uint32_t x, std::uint32_t weights, Sums<Config>& sums) const {
-    const int window = tiling_.chunk_rows();
+  /// With split, sums of many taps join `totals` on the way, as `stages_of_sum` would have it.
+  __device__ void add(int set, std::uint32_t x, std::uint32_t weights, Sums<Config>& sums,
+                      [[maybe_unused]] Sums<Config>& totals) const {
+    const int window = tiling_.chunk_rows();  // rows of a chunk
     const TapTable& taps = tiling_.taps;
 #pragma unroll
     for (int phase = 0; phase < kConfig.phases(); ++phase) {
+      const int begin = taps.first[set * kConfig.phases() + phase];
       const int end = taps.first[set * kConfig.phases() + phase + 1];
-      for (int tap = taps.first[set * kConfig.phases() + phase]; tap < end; ++tap) {
+      for (int tap = begin; tap < end; ++tap) {
         const std::uint32_t tap_x = x + 16 * taps.window[tap];
         const std::uint32_t tap_weights =
             weights + 16 * (tap - tiling_.first_tap(set)) * kConfig.tap_rows();
 #pragma unroll
-        for (int pair = 0; pair < half_pairs(kConfig); ++pair) {
-#pragma unroll
-          for (int chunk = 0; chunk < kConfig.chunks; chunk += 2) {
-            const int x_chunk = x_half(kConfig, pair) * kConfig.chunks + chunk;
-            const int weight_chunk = weight_half(kConfig, pair) * kConfig.chunks + chunk;
-            multiply_step(tap_x + 16 * x_chunk * window,
-                          tap_weights + 16 * weight_chunk * kChannels, phase, sums);
-          }
+        for (int chunk = 0; chunk < kConfig.chunks; chunk += 2) {
+          multiply_step(tap_x + 16 * chunk * window, tap_weights + 16 * chunk * kChannels, phase,
+                        sums);
+        }
+        if constexpr (kConfig.split) {
+          constexpr int kTapsOfSum = kStepsOfSum / 3 / (kConfig.chunks / 2);
+          if ((tap - begin) % kTapsOfSum == kTapsOfSum - 1) join_totals(phase, sums, totals);
         }
       }
     }
   }
 
  private:
+  using Fragments = std::uint32_t[kConfig.blocks][4];
+
+  __device__ static void join_totals(int phase, Sums<Config>& sums, Sums<Config>& totals) {
+#pragma unroll
+    for (int block = 0; block < kConfig.blocks; ++block) {
+#pragma unroll
+      for (int i = 0; i < kChannels / 2; ++i) {
+        totals[block][phase][i] += sums[block][phase][i];
+        sums[block][phase][i] = 0.0f;
+      }
+    }
+  }
+
   /// 32 bytes of channels of one tap.
   __device__ void multiply_step(std::uint32_t x, std::uint32_t weights, int phase,
                                 Sums<Config>& sums) const {
     // Of the weights, lanes name 8 channels of both chunks, then the next 8.
     const int lane = static_cast<int>(threadIdx.x) % 32;
     weights += 16 * (lane % 8 + lane / 16 * 8) + 16 * (lane / 8 % 2 * kChannels);
-    std::uint32_t a[kConfig.blocks][4];
+    Fragments a;
 #pragma unroll
     for (int block = 0; block < kConfig.blocks; ++block) {
       load_matrices(a[block], x + x_offset_[block]);
     }
+    if constexpr (kConfig.split) {
+      // The small products first, then heads by heads.
+      const std::uint32_t weight_tails = weights + 16 * kConfig.chunks * kChannels;
+      Fragments tails;
+#pragma unroll
+      for (int block = 0; block < kConfig.blocks; ++block) split_words(a[block], tails[block]);
+      multiply_fragments(a, weight_tails, phase, sums);
+      multiply_fragments(tails, weights, phase, sums);
+    }
+    multiply_fragments(a, weights, phase, sums);
+  }
+
+  __device__ static void multiply_fragments(const Fragments& a, std::uint32_t weights, int phase,
+                                            Sums<Config>& sums) {
     if constexpr (kChannels == 8) {
       std::uint32_t b[2];
       load_matrices(b, weights);

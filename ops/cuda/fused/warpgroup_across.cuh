@@ -40,16 +40,6 @@ __device__ inline std::uint64_t descriptor_of_lines(std::uint32_t row, std::uint
                  "+f"(s[16]), "+f"(s[17]), "+f"(s[18]), "+f"(s[19]), "+f"(s[20]), "+f"(s[21]), "+f"(s[22]), "+f"(s[23]), \
                  "+f"(s[24]), "+f"(s[25]), "+f"(s[26]), "+f"(s[27]), "+f"(s[28]), "+f"(s[29]), "+f"(s[30]), "+f"(s[31]) \
                : "l"(a), "l"(b), "r"(static_cast<int>(add)))
-#define TENON_PRODUCT_FROM_REGISTERS_64(type) \
-  asm volatile("{ .reg .pred p; setp.ne.b32 p, %37, 0; wgmma.mma_async.sync.aligned.m64n64" type " {" \
-               "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-               "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31" \
-               "}, {%32, %33, %34, %35}, %36, p, 1, 1; }" \
-               : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]), "+f"(s[7]), \
-                 "+f"(s[8]), "+f"(s[9]), "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]), "+f"(s[14]), "+f"(s[15]), \
-                 "+f"(s[16]), "+f"(s[17]), "+f"(s[18]), "+f"(s[19]), "+f"(s[20]), "+f"(s[21]), "+f"(s[22]), "+f"(s[23]), \
-                 "+f"(s[24]), "+f"(s[25]), "+f"(s[26]), "+f"(s[27]), "+f"(s[28]), "+f"(s[29]), "+f"(s[30]), "+f"(s[31]) \
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)))
 #define TENON_PRODUCT_128(type) \
   asm volatile("{ .reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128" type " {" \
                "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
@@ -150,13 +140,12 @@ __device__ inline void warpgroup_multiply_across(float* s, std::uint64_t a, std:
 template <int kColumns>
 __device__ inline void warpgroup_multiply_across(float* s, const std::uint32_t (&a)[4],
                                                  std::uint64_t b, bool add) {
-  if constexpr (kColumns == 64) TENON_PRODUCT_FROM_REGISTERS_64("k8.f32.tf32.tf32");
+  if constexpr (kColumns == 64) warpgroup_multiply<64>(s, a, b, add);
   if constexpr (kColumns == 128) TENON_PRODUCT_FROM_REGISTERS_128("k8.f32.tf32.tf32");
   if constexpr (kColumns == 192) TENON_PRODUCT_FROM_REGISTERS_192("k8.f32.tf32.tf32");
 }
 
 #undef TENON_PRODUCT_64
-#undef TENON_PRODUCT_FROM_REGISTERS_64
 #undef TENON_PRODUCT_128
 #undef TENON_PRODUCT_FROM_REGISTERS_128
 #undef TENON_PRODUCT_192

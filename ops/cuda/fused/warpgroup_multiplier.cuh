@@ -36,6 +36,7 @@ class WarpgroupMultiplier {
 #pragma unroll
     for (int block = 0; block < kConfig.blocks; ++block) {
       first_position_[block] = first_window_position(tiling, group * kConfig.blocks + block);
+      if constexpr (kConfig.split) first_position_[block] += lane_position(tiling);
     }
   }
 
@@ -71,24 +72,22 @@ class WarpgroupMultiplier {
     }
   }
 
-  __device__ void add(int /*set*/, std::uint32_t x, std::uint32_t weights, Sums<Config>& sums) {
+  __device__ void add(int /*set*/, std::uint32_t x, std::uint32_t weights, Sums<Config>& sums,
+                      Sums<Config>& /*totals*/) {
+    constexpr auto kEvery = std::make_index_sequence<kTaps.count>();
     // Descriptors count in rows of 16 bytes.
-    x >>= 4;
     weights >>= 4;
-    warpgroup_begin();
+    if constexpr (kConfig.split) {
+      add_split_taps(x, weights, sums, kEvery);
+    } else {
+      x >>= 4;
+      warpgroup_begin();
 #pragma unroll
-    for (int chunk = 0; chunk < kConfig.chunks; chunk += 2) {
-      const std::uint32_t chunk_x = x + chunk * chunk_rows_;
-#pragma unroll
-      for (int pair = 0; pair < half_pairs(kConfig); ++pair) {
-        const std::uint32_t half_x = chunk_x + x_half(kConfig, pair) * kConfig.chunks * chunk_rows_;
-        const int half_chunk = weight_half(kConfig, pair) * kConfig.chunks + chunk;
-        const bool first = chunk == 0 && pair == 0;
-        add_taps(half_x, weights, half_chunk, first && fresh_, sums,
-                 std::make_index_sequence<kTaps.count>());
+      for (int chunk = 0; chunk < kConfig.chunks; chunk += 2) {
+        add_taps(x + chunk * chunk_rows_, weights, chunk, chunk == 0 && fresh_, sums, kEvery);
       }
+      warpgroup_commit();
     }
-    warpgroup_commit();
     fresh_ = false;
   }
 
@@ -104,35 +103,109 @@ class WarpgroupMultiplier {
     return kConfig.teams == 1 ? 216 : 184;
   }
 
+  /// Whether a tap is its phase's first.
+  static constexpr bool is_first(std::size_t tap) {
+    return tap == 0 || kTaps.taps[tap - 1].phase != kTaps.taps[tap].phase;
+  }
+  /// Where in a chunk of the window a tap begins to read, for the first position.
+  template <std::size_t kTap>
+  __device__ int position_of() const {
+    constexpr Tap kThis = kTaps.taps[kTap];
+    return kThis.source * window_ + (kThis.row_shift - kTaps.first_row_shift) * pitch_ +
+           kThis.column_shift - kWindow.first;
+  }
+  /// A tap's weights of two chunks, of which the first is number `chunk`, tails behind heads.
+  template <std::size_t kTap>
+  __device__ static std::uint64_t weights_of(std::uint32_t weights, int chunk) {
+    return descriptor(weights + static_cast<int>(kTap) * kConfig.tap_rows() + chunk * kChannels,
+                      16 * kChannels, 16 * 8);
+  }
+
   template <std::size_t... kTap>
-  __device__ void add_taps(std::uint32_t x, std::uint32_t weights, int half_chunk, bool fresh,
+  __device__ void add_taps(std::uint32_t x, std::uint32_t weights, int chunk, bool fresh,
                            Sums<Config>& sums, std::index_sequence<kTap...> /*taps*/) const {
-    (add_tap<kTap>(x, weights, half_chunk, fresh, sums), ...);
+    (add_tap<kTap>(x, weights_of<kTap>(weights, chunk), fresh, sums), ...);
   }
 
   template <std::size_t kTap>
-  __device__ void add_tap(std::uint32_t x, std::uint32_t weights, int half_chunk, bool fresh,
-                          Sums<Config>& sums) const {
-    constexpr Tap kThis = kTaps.taps[kTap];
-    constexpr bool kFirst = kTap == 0 || kTaps.taps[kTap == 0 ? 0 : kTap - 1].phase != kThis.phase;
-    const int position = kThis.source * window_ +
-                         (kThis.row_shift - kTaps.first_row_shift) * pitch_ + kThis.column_shift -
-                         kWindow.first;
-    const std::uint64_t b =
-        descriptor(weights + static_cast<int>(kTap) * kConfig.tap_rows() + half_chunk * kChannels,
-                   16 * kChannels, 16 * 8);
+  __device__ void add_tap(std::uint32_t x, std::uint64_t b, bool fresh, Sums<Config>& sums) const {
 #pragma unroll
     for (int block = 0; block < kConfig.blocks; ++block) {
-      const std::uint64_t a =
-          descriptor(x + first_position_[block] + position, 16 * chunk_rows_, 16 * kGroupRows);
-      warpgroup_multiply<Operand, kChannels>(sums[block][kThis.phase], a, b, !(kFirst && fresh));
+      const std::uint64_t a = descriptor(x + first_position_[block] + position_of<kTap>(),
+                                         16 * chunk_rows_, 16 * kGroupRows);
+      warpgroup_multiply<Operand, kChannels>(sums[block][kTaps.taps[kTap].phase], a, b,
+                                             !(is_first(kTap) && fresh));
+    }
+  }
+
+  // ---- at float32 accuracy -------------------------------------------------------------------
+  // x comes through registers, where it is split: no memory holds heads and tails of it, and the
+  // tensor cores read nothing but weights from shared memory, whose bandwidth would be the limit.
+
+  using Fragments = std::uint32_t[kConfig.blocks][4];
+
+  /// What this lane reads of a block of 64 positions by `load_matrices`: lanes 0 to 15 name the 16
+  /// positions of their warp in the first chunk, the others in the second.
+  __device__ static int lane_position(const Tiling& tiling) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int position = static_cast<int>(threadIdx.x) / 32 % 4 * 16 + lane % 16;
+    return position / 8 * kGroupRows + position % 8 + lane / 16 * tiling.chunk_rows();
+  }
+
+  template <std::size_t kTap>
+  __device__ void load_tap(std::uint32_t x, Fragments& fragments) const {
+#pragma unroll
+    for (int block = 0; block < kConfig.blocks; ++block) {
+      load_matrices(fragments[block], x + 16 * (first_position_[block] + position_of<kTap>()));
+    }
+  }
+
+  template <std::size_t... kTap>
+  __device__ void add_split_taps(std::uint32_t x, std::uint32_t weights, Sums<Config>& sums,
+                                 std::index_sequence<kTap...> /*taps*/) const {
+    static_assert(kConfig.chunks == 2 && !kConfig.flat);
+    Fragments heads;
+    load_tap<0>(x, heads);
+    (add_split_tap<kTap>(x, weights, sums, heads), ...);
+  }
+
+  /// `x_words` is x of this tap, and becomes that of the next, which is read while the products of
+  /// this one are under way.
+  template <std::size_t kTap>
+  __device__ void add_split_tap(std::uint32_t x, std::uint32_t weights, Sums<Config>& sums,
+                                Fragments& x_words) const {
+    constexpr int kPhase = kTaps.taps[kTap].phase;
+    const std::uint64_t weight_heads = weights_of<kTap>(weights, 0);
+    const std::uint64_t weight_tails = weights_of<kTap>(weights, kConfig.chunks);
+    Fragments tails;
+#pragma unroll
+    for (int block = 0; block < kConfig.blocks; ++block) split_words(x_words[block], tails[block]);
+    Fragments next;
+    if constexpr (kTap + 1 < kTaps.count) load_tap<kTap + 1>(x, next);
+    warpgroup_begin();
+#pragma unroll
+    for (int block = 0; block < kConfig.blocks; ++block) {
+      float* sum = sums[block][kPhase];
+      // The small products first, then heads by heads.
+      warpgroup_multiply<kChannels>(sum, x_words[block], weight_tails, !(is_first(kTap) && fresh_));
+      warpgroup_multiply<kChannels>(sum, tails[block], weight_heads, true);
+      warpgroup_multiply<kChannels>(sum, x_words[block], weight_heads, true);
+    }
+    warpgroup_commit();
+    warpgroup_wait<1>();
+    if constexpr (kTap + 1 < kTaps.count) {
+#pragma unroll
+      for (int block = 0; block < kConfig.blocks; ++block) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) x_words[block][i] = next[block][i];
+      }
     }
   }
 
   std::uint32_t chunk_rows_;
-  int window_;  // positions from one source to the next
-  int pitch_;   // of the window's rows
-  int first_position_[kConfig.blocks];
+  int window_;                          // positions from one source to the next
+  int pitch_;                           // of the window's rows
+  int first_position_[kConfig.blocks];  // of the window; with split what this lane reads first
   bool fresh_ = true;
 };
 

@@ -33,9 +33,10 @@ struct Geometry {
                                    kKernel, kPadding, 8, false, Work::PartialSums>;
 
   /// Of the backward: rows need one team of producers, and a data gradient has one phase.
-  template <int kColumns, int kChannels, int kBlocks, int kChunks, bool kResident>
+  template <int kColumns, int kChannels, int kBlocks, int kChunks, bool kResident,
+            bool kSplit = false>
   using SumGradient =
-      StaticConfig<kChannels, kStride, kStride, kBlocks, 2, 1, kChunks, 1, kResident, false,
+      StaticConfig<kChannels, kStride, kStride, kBlocks, 2, 1, kChunks, 1, kResident, kSplit,
                    kKernel, kPadding, kColumns, false, Work::SumGradient>;
   /// dy from planes of x: with one team that loads windows, and one for the gradient of z. It pays
   /// in wide tiles at 16 bits, whose raw windows find room in shared memory; with loads through
@@ -44,9 +45,10 @@ struct Geometry {
   using PlaneSumGradient =
       StaticConfig<kChannels, kStride, kStride, kBlocks, 2, 2, kChunks, 1, kResident, false,
                    kKernel, kPadding, kColumns, false, Work::SumGradient>;
-  template <int kColumns, int kChannels, int kBlocks, int kChunks, bool kResident>
+  template <int kColumns, int kChannels, int kBlocks, int kChunks, bool kResident,
+            bool kSplit = false>
   using DataGradient =
-      StaticConfig<kChannels, 1, 1, kBlocks, 2, 1, kChunks, 1, kResident, false, kKernel, kPadding,
+      StaticConfig<kChannels, 1, 1, kBlocks, 2, 1, kChunks, 1, kResident, kSplit, kKernel, kPadding,
                    kColumns, false, Work::DataGradient, kStride>;
 };
 

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "tenon/core/cuda/runtime.h"
+#include "tenon/core/cuda/types.cuh"
 #include "tenon/core/error.h"
 #include "tenon/ops/cuda/fused/tensor_map.h"
 #include "tenon/ops/cuda/fused/weight_gradient.cuh"
@@ -38,9 +39,10 @@ struct SplitSums {
 };
 
 /// Adds the splits up in a fixed order. Blocks: ci of all groups, tiles of co, ranges of taps.
+template <class T>
 __global__ void __launch_bounds__(kThreads)
     sum_splits_kernel(const tenon::cuda::PreviousKernel previous, const float* workspace,
-                      float* gradient, const __grid_constant__ WeightGradientTiling t,
+                      T* gradient, const __grid_constant__ WeightGradientTiling t,
                       const SplitSums shape) {
   __shared__ float4 partial[kThreads];
   __shared__ float results[kMostInputs * kChannels * kMostTaps];
@@ -108,12 +110,12 @@ __global__ void __launch_bounds__(kThreads)
     const std::int64_t pair =
         static_cast<std::int64_t>(first_input + input) * t.shape.out_channels + co + channel;
     gradient[pair * t.tap_count + t.taps[first_tap + tap].kernel] =
-        results[(input * kChannels + channel) * taps + tap];
+        tenon::cuda::convert<T>(results[(input * kChannels + channel) * taps + tap]);
   }
 }
 
-void sum_splits(const WeightGradientTiling& t, const float* workspace, float* gradient,
-                Device device) {
+template <class T>
+void sum_splits(const WeightGradientTiling& t, const float* workspace, T* gradient, Device device) {
   // Many splits come with few sums.
   SplitSums shape{1, kThreads / kFours, t.tap_count};
   if (t.splits < 8) {
@@ -125,7 +127,8 @@ void sum_splits(const WeightGradientTiling& t, const float* workspace, float* gr
   const dim3 blocks(static_cast<unsigned>((inputs + shape.inputs - 1) / shape.inputs),
                     static_cast<unsigned>((t.shape.out_channels + kChannels - 1) / kChannels),
                     static_cast<unsigned>(shape.tap_ranges));
-  tenon::cuda::launch<sum_splits_kernel>({blocks, kThreads}, device, workspace, gradient, t, shape);
+  tenon::cuda::launch<sum_splits_kernel<T>>({blocks, kThreads}, device, workspace, gradient, t,
+                                            shape);
 }
 
 }  // namespace
@@ -198,8 +201,10 @@ void accumulate_weight_gradient(const WeightGradientPlan& plan, const Tensor& x,
 void finish_weight_gradient(const WeightGradientPlan& plan, const Tensor& workspace,
                             const Tensor& gradient) {
   const tenon::cuda::DeviceGuard guard(gradient.device());
-  sum_splits(plan.tiling, static_cast<const float*>(workspace.raw_data()),
-             static_cast<float*>(gradient.raw_data()), gradient.device());
+  const auto* sums = static_cast<const float*>(workspace.raw_data());
+  tenon::cuda::visit_device_floating(gradient.dtype(), "weight_gradient", [&]<class T>() {
+    sum_splits(plan.tiling, sums, static_cast<T*>(gradient.raw_data()), gradient.device());
+  });
 }
 
 }  // namespace tenon::ops::cuda

@@ -53,7 +53,7 @@ struct BlockView {
   }
   __device__ char* ring() const { return shared + t.ring_offset(); }
   __device__ std::uint32_t stage(int slot) const {
-    return shared_address(ring()) + slot * t.stage_bytes(Config::value.halves());
+    return shared_address(ring()) + slot * t.stage_bytes();
   }
 };
 
@@ -79,16 +79,11 @@ __device__ void produce(const BlockView<Operand, Config>& view) {
   for (int number = view.block.split; number < t.tiles(); number += t.splits) {
     view.empty()[ring.slot].wait(ring.parity);
     const std::uint32_t x = view.stage(ring.slot);
-    const std::uint32_t dy = x + t.dy_offset(Config::value.halves());
-    int item = static_cast<int>(threadIdx.x);
-#pragma unroll
-    for (int half = 0; half < Config::value.halves(); ++half) {
-      item = x_loader.template load<kThreads>(x + half * t.x_half_bytes, half, tile.image,
-                                              tile.row + view.unit.first_row,
-                                              tile.column + view.unit.first_column, item);
-      item = dy_loader.template load<kThreads>(dy + half * t.dy_half_bytes, half, tile.image,
-                                               tile.row, tile.column, item);
-    }
+    const std::uint32_t dy = x + t.dy_offset();
+    const int item = x_loader.template load<kThreads>(x, tile.image, tile.row + view.unit.first_row,
+                                                      tile.column + view.unit.first_column,
+                                                      static_cast<int>(threadIdx.x));
+    dy_loader.template load<kThreads>(dy, tile.image, tile.row, tile.column, item);
     arrive_with_copies(view.full()[ring.slot]);
     if (backwards) {
       tile.retreat(t, step);
@@ -160,7 +155,7 @@ __device__ void consume(const BlockView<Operand, Config>& view) {
     view.full()[ring.slot].wait(ring.parity);
     if (active) {
       const std::uint32_t x = view.stage(ring.slot);
-      multiplier.add(x, x + t.dy_offset(kConfig.halves()), sums);
+      multiplier.add(x, x + t.dy_offset(), sums);
     }
     __syncwarp();
     view.empty()[ring.slot].arrive_as_warp();

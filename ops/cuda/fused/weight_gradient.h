@@ -12,7 +12,7 @@ namespace tenon::ops::cuda {
 struct WeightGradientProblem {
   TransposedShape shape;
   OperandKind operand;
-  bool split;  ///< float32 accuracy: operands have heads and tails
+  bool split;  ///< float32 accuracy: of exact rows
 };
 
 /// A kernel and how it is launched.
@@ -21,7 +21,7 @@ struct WeightGradientPlan {
   WeightGradientTiling tiling;
   double cycles;  ///< that it is expected to take
 
-  int shared_bytes() const { return tiling.shared_bytes(row->config.halves()); }
+  int shared_bytes() const { return tiling.shared_bytes(); }
   std::int64_t workspace_floats() const { return tiling.split_floats() * tiling.splits; }
   /// Whether x is read as planes, which begin at a multiple of 16 bytes; otherwise as rows.
   bool reads_planes() const { return row->config.warpgroups > 0; }
@@ -65,7 +65,7 @@ void accumulate_weight_gradient(const WeightGradientPlan& plan, const Tensor& x,
                                 const Tensor& workspace, bool continues, bool beside = false,
                                 const LeadingTiles& leading = {});
 
-/// gradient = dW, [groups·Cin, Cout, kH, kW] float32 contiguous (Cin and Cout of a group), of all
+/// gradient = dW, [groups·Cin, Cout, kH, kW] floating, contiguous (Cin and Cout of a group), of all
 /// images that were accumulated in `workspace`, which stays as it is. The order of the sum is the
 /// plan's alone.
 void finish_weight_gradient(const WeightGradientPlan& plan, const Tensor& workspace,

@@ -1,5 +1,5 @@
 // How the weight gradient's operands get to shared memory: rows of 16 bytes,
-// [half][chunk of channels][position], by asynchronous copies, with zeros where a window reaches
+// [chunk of channels][position], by asynchronous copies, with zeros where a window reaches
 // beyond an image.
 #pragma once
 
@@ -125,9 +125,8 @@ struct OperandLoader {
   /// Starts the copies of the tile whose first position is (row, column) of `image`, to `shared`,
   /// those of number `item` and every kThreads-th from there on; returns the next number.
   template <int kThreads>
-  __device__ int load(std::uint32_t shared, int half, int image, int row, int column,
-                      int item) const {
-    const char* base = data + half * operand.half_bytes + image * operand.image_bytes +
+  __device__ int load(std::uint32_t shared, int image, int row, int column, int item) const {
+    const char* base = data + image * operand.image_bytes +
                        16 * (static_cast<std::int64_t>(row) * operand.width + column);
     if (chunks % kChunks == 0) return load_all<kThreads, true>(shared, base, row, column, item);
     return load_all<kThreads, false>(shared, base, row, column, item);

@@ -179,25 +179,22 @@ class TapMultiplier {
     }
   }
 
-  /// The small products first; heads of x are read twice, for want of registers.
+  /// Both operands are exact, and split here. The small products first.
   __device__ void add_split(std::uint32_t x, std::uint32_t dy, TileSums<Config>& sums) const {
-    Dy of_dy;
-    OneStep::load_dy(of_dy, dy + t_.dy_half_bytes, t_.two_dy_chunks);
+    Dy dy_head;
+    Dy dy_tail;
+    OneStep::load_dy(dy_head, dy, t_.two_dy_chunks);
 #pragma unroll
-    for (int i = 0; i < kMTiles; ++i) {
-      X head;
-      OneStep::load_x(head, x + i * t_.m_tile_bytes);
-      multiply_tile(head, of_dy, sums[i]);
-    }
-    OneStep::load_dy(of_dy, dy, t_.two_dy_chunks);
+    for (int j = 0; j < kNTiles; ++j) split_words(dy_head[j], dy_tail[j]);
 #pragma unroll
     for (int i = 0; i < kMTiles; ++i, x += t_.m_tile_bytes) {
-      X tail;
-      OneStep::load_x(tail, x + t_.x_half_bytes);
-      multiply_tile(tail, of_dy, sums[i]);
       X head;
+      X tail;
       OneStep::load_x(head, x);
-      multiply_tile(head, of_dy, sums[i]);
+      split_words(head, tail);
+      multiply_tile(head, dy_tail, sums[i]);
+      multiply_tile(tail, dy_head, sums[i]);
+      multiply_tile(head, dy_head, sums[i]);
     }
   }
 

@@ -34,13 +34,11 @@ double load_cycles(const WeightGradientPlan& plan) {
   const double memory_bytes = planes ? 28 : 17.5;       // that arrive in a cycle
   const double cache_bytes = planes ? 30 : 35;
   const WeightGradientTiling& t = plan.tiling;
-  const int halves = plan.row->config.halves();
-  const double x_new = planes ? 1.0 * t.x_half_bytes / t.window_rows * t.tile.rows
-                              : 1.0 * t.x_half_bytes / t.window_positions() * t.positions();
-  const double from_memory =
-      x_new / (t.out_tiles * t.tap_units) + 1.0 * t.dy_half_bytes / t.in_tiles;
-  const double from_cache = t.x_half_bytes + t.dy_half_bytes;
-  return halves * std::max(from_memory / memory_bytes, from_cache / cache_bytes);
+  const double x_new = planes ? 1.0 * t.x_bytes / t.window_rows * t.tile.rows
+                              : 1.0 * t.x_bytes / t.window_positions() * t.positions();
+  const double from_memory = x_new / (t.out_tiles * t.tap_units) + 1.0 * t.dy_bytes / t.in_tiles;
+  const double from_cache = t.x_bytes + t.dy_bytes;
+  return std::max(from_memory / memory_bytes, from_cache / cache_bytes);
 }
 
 /// Until the products of a tile are formed, of 32 cycles each if nothing else were: in TF32 dy
@@ -62,8 +60,10 @@ double multiply_cycles(const WeightGradientPlan& plan) {
   const double steps = static_cast<double>(t.steps) / t.tile.parts;
   // Of one warp's instruction, on its quarter of the multiprocessor.
   const double product = plan.row->operand == OperandKind::Tf32 ? 6.2 : 5.5;
-  const double products = product * c.m_tiles * c.n_tiles * (c.split ? 3 : 1);
-  const double copied_bytes = c.halves() * (t.x_half_bytes + t.dy_half_bytes);
+  // Splitting a number takes three instructions, and a fragment of x has four, of dy two.
+  const double splitting = c.split ? 3 * (4 * c.m_tiles + 2 * c.n_tiles) : 0;
+  const double products = product * c.m_tiles * c.n_tiles * (c.split ? 3 : 1) + splitting;
+  const double copied_bytes = t.x_bytes + t.dy_bytes;
   const double copies = kCopies * copied_bytes / 64 / (32 * c.producers);
   // Warps go around the quarters of a multiprocessor, producers first.
   double busiest = 0;
@@ -74,8 +74,7 @@ double multiply_cycles(const WeightGradientPlan& plan) {
     busiest = std::max(busiest, consumers * steps * products + producers * copies);
   }
   busiest = std::max(busiest, steps * (products + kRead * (c.m_tiles + 2)));
-  // With heads and tails those of dy once each, and heads of x twice.
-  const int fragments = c.split ? 12 * c.m_tiles + 4 * c.n_tiles : 4 * c.m_tiles + 2 * c.n_tiles;
+  const int fragments = 4 * c.m_tiles + 2 * c.n_tiles;
   const double read_bytes = 128 * steps * t.consumers() * fragments;
   const double moved = (read_bytes + copied_bytes) / kSharedBytes;
   return std::max(busiest, moved) + kContention * std::min(busiest, moved);
@@ -181,7 +180,7 @@ bool make_weight_gradient_plan(const WeightGradientProblem& problem,
   t.second = tile.columns < step ? t.window_columns : 8;
   if (config.warpgroups > 0 && (t.steps == 0 || t.steps % 2 != 0)) return false;
   const int joined_bytes = 32 * t.consumers() / tile.parts * config.m_tiles * config.n_tiles * 16;
-  if (tile.parts > 1 && joined_bytes > tile.stages * t.stage_bytes(config.halves())) return false;
+  if (tile.parts > 1 && joined_bytes > tile.stages * t.stage_bytes()) return false;
   plan.cycles = set_splits(plan, target, splits);
   return true;
 }

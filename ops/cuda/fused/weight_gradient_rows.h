@@ -16,7 +16,6 @@ namespace tenon::ops::cuda {
 struct OperandSource {
   const char* data;
   std::int64_t group_bytes;  ///< from one group to the next
-  std::int64_t half_bytes;
   std::int64_t chunk_bytes;
   std::int64_t image_bytes;
   int chunk_rows;  ///< chunk_bytes / 16; a group's rows of a half are fewer than 2^31
@@ -26,7 +25,6 @@ struct OperandSource {
   explicit OperandSource(const ChannelRows& rows)
       : data(static_cast<const char*>(rows.data)),
         group_bytes(rows.bytes() / rows.groups),
-        half_bytes(group_bytes / rows.halves),
         chunk_bytes(16 * rows.chunk_rows()),
         image_bytes(16 * rows.image_rows()),
         chunk_rows(static_cast<int>(rows.chunk_rows())),

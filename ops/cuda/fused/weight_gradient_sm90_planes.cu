@@ -55,12 +55,12 @@ __device__ void produce(const WeightGradientArguments& arguments, const BlockUni
     if (arguments.leading.begun != nullptr) {
       follow(arguments.leading, arguments.leading.before(tile.image, tile.row, tile.column), begun);
     }
-    char* x = shared + WeightGradientTiling::kPlanesOffset + ring.slot * t.stage_bytes(1);
+    char* x = shared + WeightGradientTiling::kPlanesOffset + ring.slot * t.stage_bytes();
     PipelineBarrier& full = full_barriers(shared)[ring.slot];
     full.arrive_and_expect(x_bytes);
     copy_box(x, arguments.x_map, tile.column, x_channel, tile.row + unit.first_row, tile.image,
              full);
-    copy_rows(x + t.dy_offset(1), arguments.dy_map, 2 * (tile.column + unit.first_column), tile.row,
+    copy_rows(x + t.dy_offset(), arguments.dy_map, 2 * (tile.column + unit.first_column), tile.row,
               tile.image, dy_chunk, dy_bytes, full, t.phases[unit.first_slot]);
     if (arguments.beside) {
       tile.retreat(t, step);
@@ -267,8 +267,8 @@ __device__ void consume(const WeightGradientArguments& arguments, const BlockUni
   RingPosition ring;
   for (int number = block.split; number < t.tiles(); number += t.splits) {
     full_barriers(shared)[ring.slot].wait(ring.parity);
-    const std::uint32_t x = stages + ring.slot * t.stage_bytes(1);
-    products.add(t, x, x + t.dy_offset(1), [&] {
+    const std::uint32_t x = stages + ring.slot * t.stage_bytes();
+    products.add(t, x, x + t.dy_offset(), [&] {
       if (unfinished < 0) return;
       // Reads are done that a bulk copy could overtake.
       if constexpr (std::is_same_v<Operand, Tf32>) fence_async_proxy();

@@ -77,8 +77,8 @@ void cut_evenly(OperandKind operand, const TapList& list, int count, WeightGradi
   t.dy_chunk_rows = padded(t.most_slots * t.positions());
   t.m_tile_bytes = 16 * t.x_chunk_rows * (16 / row);
   t.two_dy_chunks = 2 * 16 * t.dy_chunk_rows;
-  t.x_half_bytes = 16 * chunks(t.shape.in_channels, t.in_channels) * t.x_chunk_rows;
-  t.dy_half_bytes = 16 * chunks(t.shape.out_channels, t.out_channels) * t.dy_chunk_rows;
+  t.x_bytes = 16 * chunks(t.shape.in_channels, t.in_channels) * t.x_chunk_rows;
+  t.dy_bytes = 16 * chunks(t.shape.out_channels, t.out_channels) * t.dy_chunk_rows;
   t.x_read_bytes = 16 * t.in_channels / row * t.x_chunk_rows;
   t.dy_read_bytes = 16 * t.out_channels / row * t.dy_chunk_rows;
 }
@@ -194,8 +194,8 @@ void lay_out_planes(const WeightGradientConfig& config, OperandKind operand,
   t.dy_chunks = ceil_div(std::min(t.shape.out_channels, t.out_channels), row);
   t.dy_chunk_rows = t.most_slots * t.tile.rows * t.window_columns;
   const int window_row_bytes = t.in_channels * t.line_bytes;
-  t.x_half_bytes = whole(t.window_rows * window_row_bytes);
-  t.dy_half_bytes = whole(16 * t.dy_chunks * t.dy_chunk_rows);
+  t.x_bytes = whole(t.window_rows * window_row_bytes);
+  t.dy_bytes = whole(16 * t.dy_chunks * t.dy_chunk_rows);
   // What is not there of a run is multiplied too.
   t.x_read_bytes = (t.window_rows + config.first_run - 1) * window_row_bytes;
   t.dy_read_bytes = 16 * t.out_channels / row * t.dy_chunk_rows;
@@ -222,7 +222,7 @@ bool cut_into_runs(const WeightGradientConfig& config, OperandKind operand, cons
   lay_out_planes(config, operand, t);
   return t.line_bytes <= kMostOfLine &&
          std::max(2 * t.window_columns, t.window_rows) <= kMostInABox &&
-         t.shared_bytes(1) <= shared_bytes;
+         t.shared_bytes() <= shared_bytes;
 }
 
 }  // namespace
@@ -234,7 +234,7 @@ bool cut_taps(const WeightGradientConfig& config, OperandKind operand, const Tap
   if (most_taps == 0) return false;
   for (int units = ceil_div(list.count, most_taps); units <= list.count; ++units) {
     cut_evenly(operand, list, units, t);
-    if (t.shared_bytes(config.halves()) <= shared_bytes) return true;
+    if (t.shared_bytes() <= shared_bytes) return true;
   }
   return false;
 }

@@ -35,7 +35,6 @@ struct WeightGradientConfig {
   constexpr int threads() const {
     return warpgroups > 0 ? 128 * (warpgroups + 1) : 32 * (consumers + producers);
   }
-  constexpr int halves() const { return split ? 2 : 1; }
 };
 
 /// Of the ring of tiles in shared memory.
@@ -100,8 +99,8 @@ struct WeightGradientTiling {
   int m_tile_bytes;   ///< of x in shared memory, from 16 channels to the next
   int two_dy_chunks;  ///< bytes from a chunk to the next but one
   int dy_chunks;      ///< that a tile has; with warpgroups
-  int x_half_bytes;   ///< of a stage, for heads or tails alone
-  int dy_half_bytes;
+  int x_bytes;        ///< of a stage
+  int dy_bytes;
   int x_read_bytes;  ///< the same with all chunks of a tile, be they there or not
   int dy_read_bytes;
   int splits;
@@ -125,10 +124,8 @@ struct WeightGradientTiling {
   TENON_HOST_DEVICE int window_positions() const { return window_rows * window_columns; }
 
   /// Bytes that a stage takes, and where dy begins in it.
-  TENON_HOST_DEVICE int dy_offset(int halves) const { return halves * x_half_bytes; }
-  TENON_HOST_DEVICE int stage_bytes(int halves) const {
-    return dy_offset(halves) + halves * dy_half_bytes;
-  }
+  TENON_HOST_DEVICE int dy_offset() const { return x_bytes; }
+  TENON_HOST_DEVICE int stage_bytes() const { return x_bytes + dy_bytes; }
   /// The barriers and the lists of places (weight_gradient.cuh) come first in shared memory; with
   /// warpgroups the former alone.
   static constexpr int kBarrierBytes = 16 * kMostStages;
@@ -137,12 +134,11 @@ struct WeightGradientTiling {
     return (kBarrierBytes + 8 * (window_positions() + most_slots * positions()) + 127) / 128 * 128;
   }
   /// Warps read all chunks of their tiles, of which those that exist are filled.
-  TENON_HOST_DEVICE int shared_bytes(int halves) const {
-    const int x_end = (halves - 1) * x_half_bytes + x_read_bytes;
-    const int dy_end = stage_bytes(halves) - dy_half_bytes + dy_read_bytes;
-    const int last = x_end > dy_end ? x_end : dy_end;
-    return (line_bytes > 0 ? kPlanesOffset : ring_offset()) +
-           (tile.stages - 1) * stage_bytes(halves) + last;
+  TENON_HOST_DEVICE int shared_bytes() const {
+    const int dy_end = dy_offset() + dy_read_bytes;
+    const int last = x_read_bytes > dy_end ? x_read_bytes : dy_end;
+    return (line_bytes > 0 ? kPlanesOffset : ring_offset()) + (tile.stages - 1) * stage_bytes() +
+           last;
   }
 
   /// Floats of the workspace: [split][unit of channels][tap][ci of the tile][co of the tile].

@@ -171,7 +171,7 @@ class WindowLoader {
       Element column[kRow];
 #pragma unroll
       for (int i = 0; i < kRow; ++i) column[i] = values[i].values[c];
-      store_channel_row<Operand, Config>(column, row + c, kChunks * tiling_.chunk_rows());
+      store_channel_row<Operand, Config>(column, row + c);
     }
   }
 
