@@ -192,7 +192,6 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
         // Nearly all of the products are done already: those of a tap wait for those before.
         multiplier.template wait<0>();
         release(ring.slot);
-        // The tensor cores cut digits off at every sum, so that long sums drift: keep them short.
         if (++summed == arguments.stages_of_sum) {
           multiplier.settle(sums);
           add_sums<Config>(sums, totals);

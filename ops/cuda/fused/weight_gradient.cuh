@@ -132,9 +132,8 @@ __device__ void finish(const BlockView<Operand, Config>& view, const WarpRole& r
 template <class Operand, class Config>
 __device__ void consume(const BlockView<Operand, Config>& view) {
   constexpr WeightGradientConfig kConfig = Config::value;
-  // Steps whose products at float32 accuracy are summed before they join the totals: the tensor
-  // cores cut digits off at every sum, so that long sums drift.
-  constexpr int kStepsOfSum = 16;
+  // Steps of positions whose three products each are summed before they join the totals.
+  constexpr int kPositionSteps = kStepsOfSum / 3;
   const WeightGradientTiling& t = view.t;
   int warp = static_cast<int>(threadIdx.x) / 32 - kConfig.producers;
   const WarpRole role(t, warp);
@@ -161,7 +160,7 @@ __device__ void consume(const BlockView<Operand, Config>& view) {
     view.empty()[ring.slot].arrive_as_warp();
     if constexpr (kConfig.split) {
       steps += t.steps;
-      if (steps >= kStepsOfSum) {
+      if (steps >= kPositionSteps) {
         add_sums<Config>(sums, totals);
         clear_sums<Config>(sums);
         steps = 0;
