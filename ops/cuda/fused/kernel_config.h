@@ -109,8 +109,8 @@ constexpr bool joins_runs(KernelConfig config) {
   return config.columns >= 64 && config.column_phases <= 2 && !config.flat;
 }
 
-/// Steps of the tensor cores that make a sum at float32 accuracy before it joins the total: they cut
-/// digits off at every step, so that long sums drift. Each 8 channels of a tap (or, for dw, 8
+/// Steps of the tensor cores that make a sum at float32 accuracy before it joins the total: they
+/// cut digits off at every step, so that long sums drift. Each 8 channels of a tap (or, for dw, 8
 /// positions) are three.
 inline constexpr int kStepsOfSum = 48;
 
