@@ -11,6 +11,7 @@
 
 #include "tenon/ops/cpu/simd/function_source.h"
 #include "tenon/ops/cpu/simd/kernels.h"
+#include "tenon/ops/cpu/simd/matrix_source.h"
 #include "tenon/ops/cpu/simd/vector_source.h"
 
 namespace tenon::ops::cpu::simd::TENON_SIMD_NAMESPACE {
@@ -343,22 +344,11 @@ void unpack_lanes(const LaneRow<const float>& source, std::int64_t count, float*
 }  // namespace
 
 const Kernels& table() {
-  static constexpr Kernels kTable{TENON_SIMD_NAME,
-                                  kLanes,
-                                  TENON_SIMD_CHANNELS,
-                                  kMostVectors,
-                                  multiply_any,
-                                  correlate_any,
-                                  dot,
-                                  exponential_of,
-                                  apply,
-                                  gradient,
-                                  interleave,
-                                  split,
-                                  join,
-                                  transpose,
-                                  pack_lanes,
-                                  unpack_lanes};
+  static constexpr Kernels kTable{
+      TENON_SIMD_NAME, kLanes,     TENON_SIMD_CHANNELS, kMostVectors, multiply_any,
+      multiply_matrix, add_rows,   correlate_any,       dot,          exponential_of,
+      apply,           gradient,   interleave,          split,        join,
+      transpose,       pack_lanes, unpack_lanes};
   return kTable;
 }
 

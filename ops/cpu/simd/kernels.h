@@ -28,6 +28,35 @@ struct Product {
   std::int64_t sums_stride;  ///< from channel to channel
 };
 
+/// sums[i·sums_row + v·lanes + lane] = what they begin with +
+///     Σ_{k < depth} a[i·a_row + k·a_depth] · b[k·b_depth + v·b_vector + lane]
+struct MatrixProduct {
+  const float* a;
+  std::int64_t a_row, a_depth;  ///< from row to row, and from term to term
+  int rows;                     ///< 1 … Kernels::channels
+  const float* b;
+  std::int64_t b_depth, b_vector;
+  int vectors;  ///< 1 … Kernels::vectors
+  std::int64_t depth;
+  const float* start;  ///< what every row begins with, as many vectors; null: zeros
+  bool adds;           ///< begins with what `sums` holds instead
+  float* sums;
+  std::int64_t sums_row;
+};
+
+/// target[n·target_step + v·target_vector + lane] =
+///     Σ_{r < count} signs[r] · rows[r][n·row_step + v·lanes + lane], for n < repeats
+struct SignedRows {
+  const float* rows[4] = {};
+  float signs[4] = {};     ///< 1 or -1; the first is 1
+  int count = 0;           ///< 1, 2 or 4
+  std::int64_t width = 0;  ///< of a row: a whole number of vectors
+  std::int64_t repeats = 1, row_step = 0;
+  float* target = nullptr;
+  std::int64_t target_step = 0, target_vector = 0;
+  bool adds = false;  ///< to what `target` holds
+};
+
 /// For i < a_count and j < b_count, lane by lane:
 /// sums[(i + j·sums_stride)·lanes + lane] +=
 ///     Σ_{row < rows, k < columns} a[i·a_stride + row·a_row + k·lanes + lane] ·
@@ -70,6 +99,8 @@ struct Kernels {
   int vectors;       ///< likewise
 
   void (*multiply)(const Product& product);
+  void (*multiply_matrix)(const MatrixProduct& product);
+  void (*add_rows)(const SignedRows& rows);
   void (*correlate)(const Correlation& correlation);
   /// sums[i·sums_stride + j] += Σ_k a[i·a_stride + k]·b[j·b_stride + k] for i < rows, j < columns,
   /// k < count.

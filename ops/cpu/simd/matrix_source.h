@@ -1,0 +1,87 @@
+// Products of small matrices and signed sums of rows: a part of kernel_source.h, which see.
+#pragma once
+
+#include "tenon/ops/cpu/simd/kernels.h"
+#include "tenon/ops/cpu/simd/vector_source.h"
+
+namespace tenon::ops::cpu::simd::TENON_SIMD_NAMESPACE {
+namespace {
+
+/// All sums stay in registers, beside one row of b and an element of a. What they begin with is
+/// added at the end: parts of a long sum round less than one chain of additions.
+template <int kRows, int kVectors>
+void multiply_rows(const MatrixProduct& product) {
+  Vector sums[kRows][kVectors] = {};
+  const float* a[kRows];
+  const float* b[kVectors];
+  for (int i = 0; i < kRows; ++i) a[i] = product.a + i * product.a_row;
+  for (int v = 0; v < kVectors; ++v) b[v] = product.b + v * product.b_vector;
+  const std::int64_t a_depth = product.a_depth;
+  const std::int64_t b_depth = product.b_depth;
+  for (std::int64_t k = 0; k < product.depth; ++k) {
+    Vector values[kVectors];
+    for (int v = 0; v < kVectors; ++v) values[v] = load(b[v] + k * b_depth);
+    for (int i = 0; i < kRows; ++i) {
+      const Vector value = splat(a[i][k * a_depth]);
+      for (int v = 0; v < kVectors; ++v) sums[i][v] = multiply_add(value, values[v], sums[i][v]);
+    }
+  }
+  for (int i = 0; i < kRows; ++i) {
+    float* target = product.sums + i * product.sums_row;
+    const float* first = product.adds ? target : product.start;
+    for (int v = 0; v < kVectors; ++v, target += kLanes) {
+      store(target, first == nullptr ? sums[i][v] : sums[i][v] + load(first + v * kLanes));
+    }
+  }
+}
+
+template <int kVectors, int kRows>
+void multiply_at_most(const MatrixProduct& product) {
+  if constexpr (kRows > 1) {
+    if (product.rows < kRows) {
+      multiply_at_most<kVectors, kRows - 1>(product);
+      return;
+    }
+  }
+  multiply_rows<kRows, kVectors>(product);
+}
+
+void multiply_matrix(const MatrixProduct& product) {
+  switch (product.vectors) {
+    case 1:
+      return multiply_at_most<1, TENON_SIMD_CHANNELS>(product);
+    case 2:
+      return multiply_at_most<2, TENON_SIMD_CHANNELS>(product);
+    default:
+      return multiply_at_most<3, TENON_SIMD_CHANNELS>(product);
+  }
+}
+
+template <int kCount>
+void add_rows_of(const SignedRows& rows) {
+  for (std::int64_t n = 0; n < rows.repeats; ++n) {
+    float* target = rows.target + n * rows.target_step;
+    for (std::int64_t i = 0; i < rows.width; i += kLanes, target += rows.target_vector) {
+      const std::int64_t at = n * rows.row_step + i;
+      Vector sum = load(rows.rows[0] + at);
+      for (int r = 1; r < kCount; ++r) {
+        sum = multiply_add(splat(rows.signs[r]), load(rows.rows[r] + at), sum);
+      }
+      store(target, rows.adds ? load(target) + sum : sum);
+    }
+  }
+}
+
+void add_rows(const SignedRows& rows) {
+  switch (rows.count) {
+    case 1:
+      return add_rows_of<1>(rows);
+    case 2:
+      return add_rows_of<2>(rows);
+    default:
+      return add_rows_of<4>(rows);
+  }
+}
+
+}  // namespace
+}  // namespace tenon::ops::cpu::simd::TENON_SIMD_NAMESPACE

@@ -1,0 +1,47 @@
+// The kernel's factors, packed for products of matrices.
+#pragma once
+
+#include "tenon/core/tensor.h"
+#include "tenon/ops/cpu/simd/channel_blocks.h"
+#include "tenon/ops/cpu/winograd/plan.h"
+
+namespace tenon::ops::cpu::winograd {
+
+/// Factors along both axes: number 3·(along the rows) + (along the columns).
+inline constexpr int kFactors = 9;
+
+/// A matrix [depth, width] for each phase and factor, of which strips of a few vectors of columns
+/// lie one behind the other. Kept with the weight as long as that does not change.
+class Filters {
+ public:
+  /// Of the forward: depth is x's channels, width y's.
+  static Filters forward(const Plan& plan, const simd::Kernels& kernels, const Tensor& weight);
+  /// Of the data gradient, the other way round; factors are those of the taps in reverse.
+  static Filters gradient(const Plan& plan, const simd::Kernels& kernels, const Tensor& weight);
+
+  std::int64_t depth() const { return depth_; }
+  std::int64_t width() const { return width_; }
+  /// Strips of columns, counted in vectors.
+  const simd::ChannelBlocks& strips() const { return strips_; }
+  /// sums[row·sums_row + column - the first strip's] = start + rows of `a` [rows, depth] times the
+  /// matrix of `phase` and `factor`, for the strips [first, last); `start` may be null for zeros,
+  /// and with `adds` it is what `sums` holds.
+  void multiply(const float* a, std::int64_t rows, std::int64_t phase, int factor,
+                std::int64_t first, std::int64_t last, const float* start, bool adds, float* sums,
+                std::int64_t sums_row) const;
+
+ private:
+  Filters(const simd::Kernels& kernels, std::int64_t depth, std::int64_t width)
+      : kernels_(kernels),
+        depth_(depth),
+        width_(width),
+        strips_(width / kernels.lanes, kernels.vectors) {}
+  void pack(const Plan& plan, const Tensor& weight, bool turned, const Tensor& packed) const;
+
+  const simd::Kernels& kernels_;
+  std::int64_t depth_, width_;
+  simd::ChannelBlocks strips_;
+  Tensor packed_{};
+};
+
+}  // namespace tenon::ops::cpu::winograd

@@ -1,0 +1,51 @@
+// The weight gradient of a transposed convolution by minimal filtering.
+#pragma once
+
+#include <cstdint>
+
+#include "tenon/ops/cpu/scratch.h"
+#include "tenon/ops/cpu/winograd/filters.h"
+#include "tenon/ops/cpu/winograd/outputs.h"
+#include "tenon/ops/cpu/winograd/plan.h"
+
+namespace tenon::ops::cpu::winograd {
+
+/// Of the tap g0: Σ d0·y0 + d1·y1 = m0 + m1, of g1: Σ d1·y0 + d2·y1 = m1 - m2, where y is the
+/// gradient of two outputs and m0 = Σ (d0 - d1)·y0, m1 = Σ d1·(y0 + y1), m2 = Σ (d1 - d2)·y1: the
+/// factors of the forward's data, those of its taps taken of y, and its outputs.
+class WeightGradient {
+ public:
+  WeightGradient(const Plan& plan, const simd::Kernels& kernels)
+      : plan_(plan),
+        kernels_(kernels),
+        out_strips_(plan.out_channels / kernels.lanes, kernels.vectors) {}
+
+  /// Elements of the sums [tap of the kernel][channel of x][channel of y].
+  std::int64_t size() const { return plan_.taps() * plan_.in_channels * plan_.out_channels; }
+
+  /// A thread's memory, for `tiles` at most; nothing where the gradient is not wanted.
+  struct Buffers {
+    Buffers(const WeightGradient& gradient, std::int64_t tiles, bool wanted);
+    Scratch<float> data;      // [vector of x's channels][tile][lane]
+    Scratch<float> gradient;  // [vector of y's channels][tile][lane]
+    Scratch<float> products;  // [factor][channel of x][channel of y]
+  };
+
+  /// Adds the part of `images` whole images to `sums`: x as the forward's window has it, dy as a
+  /// window that begins `dy_row` and `dy_column` elements before output (0, 0).
+  void add(std::int64_t images, const Window& x_window, const float* x, const Window& dy_window,
+           const float* dy, std::int64_t dy_row, std::int64_t dy_column, const Buffers& buffers,
+           float* sums) const;
+  /// The sums in PyTorch's order.
+  void store(const float* sums, float* gradient) const;
+
+ private:
+  void multiply(const Buffers& buffers, std::int64_t tiles, int factor) const;
+  void add_taps(const Buffers& buffers, std::int64_t phase, float* sums) const;
+
+  const Plan& plan_;
+  const simd::Kernels& kernels_;
+  simd::ChannelBlocks out_strips_;
+};
+
+}  // namespace tenon::ops::cpu::winograd
