@@ -88,10 +88,12 @@ class Backward {
         : x(b.images_ * b.x_window_.image_size()),
           dy(b.images_ * b.dy_window_.image_size()),
           outputs(b.outputs_),
-          factors(b.gradient_tiles() * b.plan_.out_channels),
+          combined(b.dy_window_.row_size()),
+          factors(3 * b.gradient_tiles() * b.plan_.out_channels),
           products(kFactors * b.gradient_tiles() * b.plan_.in_channels),
           row(2 * b.plan_.columns.input_tiles * b.plan_.in_channels),
           weight(b.weight_gradient_, b.images_ * b.plan_.rows.tiles * b.plan_.columns.tiles,
+                 std::max(b.x_window_.row_size(), b.dy_window_.row_size()),
                  b.gradients_.weight != nullptr),
           weight_sums(b.gradients_.weight != nullptr ? b.weight_gradient_.size() : 0),
           bias_sums(b.plan_.out_channels),
@@ -101,12 +103,14 @@ class Backward {
     }
     Scratch<float> x, dy;  // windows
     Outputs::Buffers outputs;
-    Scratch<float> factors;   // of dy: [tile][channel of y]
+    Scratch<float> combined;  // rows of dy
+    Scratch<float> factors;   // of dy: [factor along the columns][tile][channel of y]
     Scratch<float> products;  // [factor][tile][channel of x]
     Scratch<float> row;       // of dx: [column][channel of x]
     WeightGradient::Buffers weight;
     Scratch<float> weight_sums, bias_sums;
     Scratch<float> row_sums;  // of the bias gradient
+    mutable LinesAhead ahead{};
   };
 
   static void add(const Scratch<float>& part, const Scratch<float>& sum) {
@@ -137,13 +141,15 @@ class Backward {
                        float* dy = dy_row(buffers, i, row);
                        kernels_.gradient(chain_, y, dy, count);
                        if (gradients_.bias != nullptr) sum_bias(dy, buffers);
-                     });
+                     },
+                     {});
     if (gradients_.x != nullptr) {
       compute_grad_x(images, gradients_.x + image * plan_.in_channels * plane, buffers);
     }
     if (gradients_.weight != nullptr) {
-      weight_gradient_.add(images, x_window_, buffers.x.data(), dy_window_, buffers.dy.data(),
-                           top(), left(), buffers.weight, buffers.weight_sums.data());
+      weight_gradient_.add(images, {x_window_, buffers.x.data(), 0, 0},
+                           {dy_window_, buffers.dy.data(), top(), left()}, buffers.weight,
+                           buffers.weight_sums.data());
     }
   }
 
@@ -173,9 +179,15 @@ class Backward {
     const std::int64_t all = images * plan_.rows.input_tiles;
     for (std::int64_t first = 0; first < all; first += gradient_rows()) {
       const std::int64_t last = std::min(first + gradient_rows(), all);
-      for (int factor = 0; factor < kFactors; ++factor) {
-        for (std::int64_t phase = 0; phase < plan_.phases(); ++phase) {
-          multiply(first, last, factor, phase, buffers);
+      const std::int64_t tiles = (last - first) * plan_.columns.input_tiles;
+      announce_rows(first, last, grad_x, buffers);
+      for (std::int64_t phase = 0; phase < plan_.phases(); ++phase) {
+        for (int factor = 0; factor < kFactors; ++factor) {
+          if (factor % 3 == 0) compute_factors(first, last, factor / 3, phase, buffers);
+          filters_.multiply(buffers.factors.data() + factor % 3 * tiles * plan_.out_channels, tiles,
+                            phase, factor, 0, filters_.strips().count, nullptr, phase > 0,
+                            buffers.products.data() + factor * tiles * plan_.in_channels,
+                            plan_.in_channels, &buffers.ahead);
         }
       }
       for (std::int64_t row = first; row < last; ++row) {
@@ -184,37 +196,58 @@ class Backward {
     }
   }
 
-  /// Adds one phase's part to the products of one factor, for rows of tiles of x counted through
-  /// the item's images.
-  void multiply(std::int64_t first, std::int64_t last, int factor, std::int64_t phase,
-                const Buffers& buffers) const {
+  /// Says that rows [first, last) of tiles of dx are soon written.
+  void announce_rows(std::int64_t first, std::int64_t last, const float* grad_x,
+                     const Buffers& buffers) const {
+    const std::int64_t height = plan_.rows.phase_axis.input;
+    const std::int64_t width = plan_.columns.phase_axis.input;
+    buffers.ahead.clear();
+    for (std::int64_t row = first; row < last; ++row) {
+      const std::int64_t y = 2 * (row % plan_.rows.input_tiles);
+      const std::int64_t image = row / plan_.rows.input_tiles;
+      buffers.ahead.add(grad_x + (image * plan_.in_channels * height + y) * width,
+                        plan_.in_channels, height * width,
+                        std::min<std::int64_t>(2, height - y) * width);
+    }
+    buffers.ahead.start(
+        kFactors * plan_.phases() *
+        filters_.calls((last - first) * plan_.columns.input_tiles, 0, filters_.strips().count));
+  }
+
+  /// One phase's three factors of dy along the columns, of one along the rows, for rows of tiles of
+  /// x counted through the item's images.
+  void compute_factors(std::int64_t first, std::int64_t last, int vertical, std::int64_t phase,
+                       const Buffers& buffers) const {
     const std::int64_t row_phase = phase / plan_.stride.w;
     const std::int64_t column_phase = phase % plan_.stride.w;
     const std::int64_t tile_columns = plan_.columns.input_tiles;
+    const std::int64_t q_column = -plan_.columns.first - plan_.columns.later(column_phase) - 1;
+    const std::int64_t column = left() + q_column * plan_.stride.w + column_phase;
     for (std::int64_t i = first; i < last; ++i) {
       const std::int64_t q_row =
           2 * (i % plan_.rows.input_tiles) - plan_.rows.first - plan_.rows.later(row_phase) - 1;
-      const std::int64_t q_column = -plan_.columns.first - plan_.columns.later(column_phase) - 1;
       const float* corner = buffers.dy.data() +
                             i / plan_.rows.input_tiles * dy_window_.image_size() +
-                            dy_window_.offset(top() + q_row * plan_.stride.h + row_phase,
-                                              left() + q_column * plan_.stride.w + column_phase);
-      simd::SignedRows rows{
-          .width = plan_.out_channels,
-          .repeats = tile_columns,
-          .row_step = 2 * plan_.stride.w * plan_.out_channels,
-          .target = buffers.factors.data() + (i - first) * tile_columns * plan_.out_channels,
-          .target_step = plan_.out_channels,
-          .target_vector = kernels_.lanes};
-      set_terms(rows, data_terms(factor / 3), data_terms(factor % 3), [&](int r, int c) {
-        return corner + dy_window_.offset(r * plan_.stride.h, c * plan_.stride.w);
-      });
-      kernels_.add_rows(rows);
+                            dy_window_.offset(top() + q_row * plan_.stride.h + row_phase, 0);
+      const float* combined = combine_rows(
+          kernels_, data_terms(vertical), dy_window_.row_size(),
+          [&](int r) { return corner + dy_window_.offset(r * plan_.stride.h, 0); },
+          buffers.combined.data());
+      for (int a = 0; a < 3; ++a) {
+        simd::SignedRows rows{.width = plan_.out_channels,
+                              .repeats = tile_columns,
+                              .row_step = 2 * plan_.stride.w * plan_.out_channels,
+                              .target = buffers.factors.data() + (a * (last - first) + i - first) *
+                                                                     tile_columns *
+                                                                     plan_.out_channels,
+                              .target_step = plan_.out_channels,
+                              .target_vector = kernels_.lanes};
+        set_terms(rows, kOne, data_terms(a), [&](int, int c) {
+          return combined + dy_window_.offset(0, column + c * plan_.stride.w);
+        });
+        kernels_.add_rows(rows);
+      }
     }
-    const std::int64_t tiles = (last - first) * tile_columns;
-    filters_.multiply(
-        buffers.factors.data(), tiles, phase, factor, 0, filters_.strips().count, nullptr,
-        phase > 0, buffers.products.data() + factor * tiles * plan_.in_channels, plan_.in_channels);
   }
 
   /// Two rows of dx, of a row of tiles that is number `index` of `count` in the products.

@@ -79,9 +79,14 @@ void Filters::pack(const Plan& plan, const Tensor& weight, bool turned,
   });
 }
 
+std::int64_t Filters::calls(std::int64_t rows, std::int64_t first, std::int64_t last) const {
+  return (last - first) * ((depth_ + kDepth - 1) / kDepth) *
+         ((rows + kernels_.channels - 1) / kernels_.channels);
+}
+
 void Filters::multiply(const float* a, std::int64_t rows, std::int64_t phase, int factor,
                        std::int64_t first, std::int64_t last, const float* start, bool adds,
-                       float* sums, std::int64_t sums_row) const {
+                       float* sums, std::int64_t sums_row, LinesAhead* ahead) const {
   const std::int64_t lanes = kernels_.lanes;
   const float* matrix = packed_.data<float>() + (phase * kFactors + factor) * depth_ * width_;
   for (std::int64_t k = 0; k < depth_; k += kDepth) {
@@ -106,6 +111,7 @@ void Filters::multiply(const float* a, std::int64_t rows, std::int64_t phase, in
         product.rows = static_cast<int>(std::min<std::int64_t>(kernels_.channels, rows - row));
         product.sums = sums + row * sums_row + column - strips_.first(first) * lanes;
         kernels_.multiply_matrix(product);
+        if (ahead != nullptr) ahead->fetch();
       }
     }
   }

@@ -90,11 +90,16 @@ class Forward {
     const std::int64_t width = plan_.output_columns();
     const std::int64_t plane_out = plan_.output_rows() * width;
     outputs_.compute(
-        block, input.data(), first, last, buffers, [&](std::int64_t i, std::int64_t r, float* y) {
+        block, input.data(), first, last, buffers,
+        [&](std::int64_t i, std::int64_t r, float* y) {
           if (chain_ != nullptr) kernels_.apply(*chain_, y, width * channels);
           kernels_.transpose(y, channels, width, channels,
                              z + (i * plan_.out_channels + channel) * plane_out + r * width,
                              plane_out);
+        },
+        [&](std::int64_t i, std::int64_t r, LinesAhead& ahead) {
+          ahead.add(z + (i * plan_.out_channels + channel) * plane_out + r * width, channels,
+                    plane_out, width);
         });
   }
 

@@ -15,18 +15,22 @@ void Window::pack(const float* source, std::int64_t images, std::int64_t top, st
                   float* target) const {
   const std::int64_t first = std::max<std::int64_t>(0, -left);
   const std::int64_t last = std::clamp(width_ - left, first, columns_);
+  const std::int64_t first_row = std::clamp<std::int64_t>(-top, 0, rows_);
+  const std::int64_t last_row = std::clamp(height_ - top, first_row, rows_);
   const std::int64_t plane = height_ * width_;
-  for (std::int64_t i = 0; i < images; ++i, source += channels_ * plane) {
-    for (std::int64_t r = 0; r < rows_; ++r, target += row_size()) {
-      const std::int64_t y = top + r;
-      if (y < 0 || y >= height_ || first == last) {
-        std::fill_n(target, row_size(), 0.0f);
-        continue;
+  for (std::int64_t i = 0; i < images; ++i, source += channels_ * plane, target += image_size()) {
+    std::fill(target, target + offset(first_row, 0), 0.0f);
+    std::fill(target + offset(last_row, 0), target + image_size(), 0.0f);
+    for (std::int64_t r = first_row; r < last_row; ++r) {
+      std::fill(target + offset(r, 0), target + offset(r, first), 0.0f);
+      std::fill(target + offset(r, last), target + offset(r + 1, 0), 0.0f);
+    }
+    // A few channels at a time: so many runs of neighbouring lines a processor fetches ahead.
+    for (std::int64_t c = 0; c < channels_; c += kernels_.lanes) {
+      for (std::int64_t r = first_row; r < last_row; ++r) {
+        kernels_.transpose(source + c * plane + (top + r) * width_ + left + first, plane,
+                           kernels_.lanes, last - first, target + offset(r, first) + c, channels_);
       }
-      std::fill(target, target + first * channels_, 0.0f);
-      std::fill(target + last * channels_, target + row_size(), 0.0f);
-      kernels_.transpose(source + y * width_ + left + first, plane, channels_, last - first,
-                         target + first * channels_, channels_);
     }
   }
 }
@@ -55,7 +59,8 @@ std::int64_t Outputs::tile_rows_at_once() const {
 }
 
 Outputs::Buffers::Buffers(const Outputs& o)
-    : factors(o.tile_rows_at_once() * o.plan_.columns.tiles * o.plan_.in_channels),
+    : combined(o.window(1).row_size()),
+      factors(kDataFactors * o.tile_rows_at_once() * o.plan_.columns.tiles * o.plan_.in_channels),
       products(o.plan_.stride.w * kFactors * o.tile_rows_at_once() * o.plan_.columns.tiles *
                o.plan_.out_channels),
       row(2 * o.plan_.columns.tiles * o.plan_.stride.w * o.plan_.out_channels) {}
@@ -70,12 +75,14 @@ struct Outputs::Part {
   std::int64_t channels;  // of the strips
   const Buffers& buffers;
   const Visit& visit;
+  const Announce& announce;
 
   std::int64_t tile_rows() const { return last_row - first_row; }
 };
 
 void Outputs::compute(const Block& block, const float* window, std::int64_t first,
-                      std::int64_t last, const Buffers& buffers, const Visit& visit) const {
+                      std::int64_t last, const Buffers& buffers, const Visit& visit,
+                      const Announce& announce) const {
   const auto vectors = [&](std::int64_t strip) {
     return strip < filters_.strips().count ? filters_.strips().first(strip)
                                            : plan_.out_channels / kernels_.lanes;
@@ -92,7 +99,8 @@ void Outputs::compute(const Block& block, const float* window, std::int64_t firs
                     last,
                     (vectors(last) - vectors(first)) * kernels_.lanes,
                     buffers,
-                    visit};
+                    visit,
+                    announce};
     for (std::int64_t phase = 0; phase < plan_.stride.h; ++phase) {
       multiply_row_phase(part, phase);
       finish_row_phase(part, phase);
@@ -103,37 +111,60 @@ void Outputs::compute(const Block& block, const float* window, std::int64_t firs
 void Outputs::multiply_row_phase(const Part& part, std::int64_t row_phase) const {
   const std::int64_t tile_columns = plan_.columns.tiles;
   const std::int64_t tiles = part.tile_rows() * tile_columns;
-  float* factors = part.buffers.factors.data();
-  for (int vertical = 0; vertical < 3; ++vertical) {
-    const Terms row_terms = data_terms(2 * plan_.rows.later(row_phase) + vertical);
-    for (int a = 0; a < 5; ++a) {
-      if (!plan_.columns.uses(a)) continue;
-      for (std::int64_t row = part.first_row; row < part.last_row; ++row) {
-        const std::int64_t image = row / part.block.rows;
-        const float* corner = part.data + image * part.window.image_size() +
-                              part.window.offset(2 * (row % part.block.rows), 0);
-        simd::SignedRows rows{
-            .width = plan_.in_channels,
-            .repeats = tile_columns,
-            .row_step = 2 * plan_.in_channels,
-            .target = factors + (row - part.first_row) * tile_columns * plan_.in_channels,
-            .target_step = plan_.in_channels,
-            .target_vector = kernels_.lanes};
-        set_terms(rows, row_terms, data_terms(a),
-                  [&](int r, int c) { return corner + part.window.offset(r, c); });
-        kernels_.add_rows(rows);
+  LinesAhead& ahead = part.buffers.ahead;
+  ahead.clear();
+  if (part.announce) {
+    for (std::int64_t row = part.first_row; row < part.last_row; ++row) {
+      for (int r = 0; r < 2; ++r) {
+        const std::int64_t q = 2 * (part.block.row + row % part.block.rows) + r;
+        const std::int64_t y = row_phase + q * plan_.stride.h;
+        if (y < plan_.output_rows())
+          part.announce(part.block.image + row / part.block.rows, y, ahead);
       }
-      for (std::int64_t phase = 0; phase < plan_.stride.w; ++phase) {
-        const int horizontal = a - 2 * plan_.columns.later(phase);
-        if (horizontal < 0 || horizontal > 2) continue;
+    }
+    ahead.start(kFactors * plan_.stride.w *
+                filters_.calls(tiles, part.first_strip, part.last_strip));
+  }
+  for (int vertical = 0; vertical < 3; ++vertical) {
+    compute_factors(part, data_terms(2 * plan_.rows.later(row_phase) + vertical));
+    for (std::int64_t phase = 0; phase < plan_.stride.w; ++phase) {
+      for (int horizontal = 0; horizontal < 3; ++horizontal) {
+        const int a = 2 * plan_.columns.later(phase) + horizontal;
         const int factor = 3 * vertical + horizontal;
         // The middle product is part of each output: it begins with the bias.
         filters_.multiply(
-            factors, tiles, row_phase * plan_.stride.w + phase, factor, part.first_strip,
-            part.last_strip, factor == 4 ? bias_.data() : nullptr, false,
+            part.buffers.factors.data() + a * tiles * plan_.in_channels, tiles,
+            row_phase * plan_.stride.w + phase, factor, part.first_strip, part.last_strip,
+            factor == 4 ? bias_.data() : nullptr, false,
             part.buffers.products.data() + (phase * kFactors + factor) * tiles * part.channels,
-            part.channels);
+            part.channels, part.announce ? &ahead : nullptr);
       }
+    }
+  }
+}
+
+/// All factors along the columns of one factor along the rows.
+void Outputs::compute_factors(const Part& part, const Terms& vertical) const {
+  const std::int64_t tile_columns = plan_.columns.tiles;
+  const std::int64_t size = tile_columns * plan_.in_channels;  // of a row of tiles
+  for (std::int64_t row = part.first_row; row < part.last_row; ++row) {
+    const float* corner = part.data + row / part.block.rows * part.window.image_size() +
+                          part.window.offset(2 * (row % part.block.rows), 0);
+    const float* combined = combine_rows(
+        kernels_, vertical, part.window.row_size(),
+        [&](int r) { return corner + part.window.offset(r, 0); }, part.buffers.combined.data());
+    for (int a = 0; a < kDataFactors; ++a) {
+      if (!plan_.columns.uses(a)) continue;
+      simd::SignedRows rows{.width = plan_.in_channels,
+                            .repeats = tile_columns,
+                            .row_step = 2 * plan_.in_channels,
+                            .target = part.buffers.factors.data() +
+                                      (a * part.tile_rows() + row - part.first_row) * size,
+                            .target_step = plan_.in_channels,
+                            .target_vector = kernels_.lanes};
+      set_terms(rows, kOne, data_terms(a),
+                [&](int, int c) { return combined + part.window.offset(0, c); });
+      kernels_.add_rows(rows);
     }
   }
 }

@@ -63,22 +63,27 @@ class Outputs {
   /// A thread's memory, for blocks and strips of any size.
   struct Buffers {
     explicit Buffers(const Outputs& outputs);
-    Scratch<float> factors;   // [tile][channel of x]
+    Scratch<float> combined;  // rows of the window
+    Scratch<float> factors;   // [factor along the columns][tile][channel of x]
     Scratch<float> products;  // [column phase][factor][tile][channel of y]
     Scratch<float> row;       // of y: [column][channel of y]
+    mutable LinesAhead ahead{};
   };
   /// Called with an image of the block, a row of y, and its elements [column][channel of the
   /// strips], which it may change.
+  /// Says where a row of the image's results will be written, for all channels of the strips.
+  using Announce = std::function<void(std::int64_t image, std::int64_t row, LinesAhead& ahead)>;
   using Visit = std::function<void(std::int64_t image, std::int64_t row, float* y)>;
 
   /// All rows of y of the `block`'s tiles, given its window, for the strips [first, last) of the
   /// filters' columns.
   void compute(const Block& block, const float* window, std::int64_t first, std::int64_t last,
-               const Buffers& buffers, const Visit& visit) const;
+               const Buffers& buffers, const Visit& visit, const Announce& announce) const;
 
  private:
   struct Part;
   void multiply_row_phase(const Part& part, std::int64_t row_phase) const;
+  void compute_factors(const Part& part, const Terms& vertical) const;
   void finish_row_phase(const Part& part, std::int64_t row_phase) const;
 
   const Plan& plan_;

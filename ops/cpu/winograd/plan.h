@@ -42,6 +42,11 @@ constexpr Terms output_terms(int r) {
   return {2, {1, 2}, {1, -1}};
 }
 
+/// An element itself.
+inline constexpr Terms kOne{1, {0, 0}, {1, 0}};
+/// Values of `a` for `data_terms`.
+inline constexpr int kDataFactors = 5;
+
 /// Sets what a signed sum adds up, `row_of(place, place)` being where an element's row lies.
 template <class RowOf>
 void set_terms(simd::SignedRows& rows, const Terms& vertical, const Terms& horizontal,
@@ -53,6 +58,19 @@ void set_terms(simd::SignedRows& rows, const Terms& vertical, const Terms& horiz
       rows.signs[rows.count++] = vertical.signs[i] * horizontal.signs[j];
     }
   }
+}
+
+/// Combines rows of `floats` floats, `row_of(place)` being where one begins; where there is but
+/// one, it is that row, otherwise the sum in `target`. What follows along the other axis then reads
+/// one row instead of two.
+template <class RowOf>
+const float* combine_rows(const simd::Kernels& kernels, const Terms& terms, std::int64_t floats,
+                          const RowOf& row_of, float* target) {
+  if (terms.count == 1) return row_of(terms.places[0]);
+  simd::SignedRows rows{.width = floats, .target = target, .target_vector = kernels.lanes};
+  set_terms(rows, terms, kOne, [&](int i, int) { return row_of(i); });
+  kernels.add_rows(rows);
+  return target;
 }
 
 /// One axis. Output phase + stride·q reads x at q + first + later(phase) and at the next place.

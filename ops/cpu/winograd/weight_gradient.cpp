@@ -4,67 +4,100 @@
 
 namespace tenon::ops::cpu::winograd {
 
-WeightGradient::Buffers::Buffers(const WeightGradient& g, std::int64_t tiles, bool wanted)
-    : data(wanted ? tiles * g.plan_.in_channels : 0),
-      gradient(wanted ? tiles * g.plan_.out_channels : 0),
+WeightGradient::Buffers::Buffers(const WeightGradient& g, std::int64_t tiles, std::int64_t row_size,
+                                 bool wanted)
+    : combined(wanted ? row_size : 0),
+      data(wanted ? 3 * tiles * g.plan_.in_channels : 0),
+      gradient(wanted ? 3 * tiles * g.plan_.out_channels : 0),
       products(wanted ? kFactors * g.plan_.in_channels * g.plan_.out_channels : 0) {}
 
-void WeightGradient::add(std::int64_t images, const Window& x_window, const float* x,
-                         const Window& dy_window, const float* dy, std::int64_t dy_row,
-                         std::int64_t dy_column, const Buffers& buffers, float* sums) const {
-  const std::int64_t tile_rows = plan_.rows.tiles;
-  const std::int64_t tile_columns = plan_.columns.tiles;
-  const std::int64_t tiles = images * tile_rows * tile_columns;
-  const std::int64_t lanes = kernels_.lanes;
+void WeightGradient::add(std::int64_t images, const Operand& x, const Operand& dy,
+                         const Buffers& buffers, float* sums) const {
+  const std::int64_t tiles = images * plan_.rows.tiles * plan_.columns.tiles;
   for (std::int64_t phase = 0; phase < plan_.phases(); ++phase) {
-    const std::int64_t row_phase = phase / plan_.stride.w;
-    const std::int64_t column_phase = phase % plan_.stride.w;
-    for (int factor = 0; factor < kFactors; ++factor) {
-      const int data_row = 2 * plan_.rows.later(row_phase) + factor / 3;
-      const int data_column = 2 * plan_.columns.later(column_phase) + factor % 3;
-      for (std::int64_t i = 0; i < images * tile_rows; ++i) {
-        const std::int64_t image = i / tile_rows;
-        const std::int64_t row = i % tile_rows;
-        const auto rows_of = [&](std::int64_t channels, std::int64_t step, float* target) {
-          return simd::SignedRows{.width = channels,
-                                  .repeats = tile_columns,
-                                  .row_step = step,
-                                  .target = target + i * tile_columns * lanes,
-                                  .target_step = lanes,
-                                  .target_vector = tiles * lanes};
-        };
-        const float* corner = x + image * x_window.image_size() + x_window.offset(2 * row, 0);
-        simd::SignedRows data =
-            rows_of(plan_.in_channels, 2 * plan_.in_channels, buffers.data.data());
-        set_terms(data, data_terms(data_row), data_terms(data_column),
-                  [&](int r, int c) { return corner + x_window.offset(r, c); });
-        kernels_.add_rows(data);
-        const float* outputs = dy + image * dy_window.image_size() +
-                               dy_window.offset(dy_row + 2 * row * plan_.stride.h + row_phase,
-                                                dy_column + column_phase);
-        simd::SignedRows gradient = rows_of(
-            plan_.out_channels, 2 * plan_.stride.w * plan_.out_channels, buffers.gradient.data());
-        set_terms(gradient, filter_terms(factor / 3), filter_terms(factor % 3), [&](int r, int c) {
-          return outputs + dy_window.offset(r * plan_.stride.h, c * plan_.stride.w);
-        });
-        kernels_.add_rows(gradient);
+    for (int vertical = 0; vertical < 3; ++vertical) {
+      compute_data(images, x, phase, vertical, buffers);
+      compute_gradient(images, dy, phase, vertical, buffers);
+      for (int horizontal = 0; horizontal < 3; ++horizontal) {
+        multiply(buffers, tiles, vertical, horizontal);
       }
-      multiply(buffers, tiles, factor);
     }
     add_taps(buffers, phase, sums);
   }
 }
 
-void WeightGradient::multiply(const Buffers& buffers, std::int64_t tiles, int factor) const {
+void WeightGradient::compute_data(std::int64_t images, const Operand& x, std::int64_t phase,
+                                  int vertical, const Buffers& buffers) const {
+  const std::int64_t later = plan_.columns.later(phase % plan_.stride.w);
+  const Terms terms = data_terms(2 * plan_.rows.later(phase / plan_.stride.w) + vertical);
+  const std::int64_t tile_rows = images * plan_.rows.tiles;
+  for (std::int64_t i = 0; i < tile_rows; ++i) {
+    const float* corner = x.data + i / plan_.rows.tiles * x.window.image_size() +
+                          x.window.offset(2 * (i % plan_.rows.tiles), 0);
+    const float* combined = combine_rows(
+        kernels_, terms, x.window.row_size(), [&](int r) { return corner + x.window.offset(r, 0); },
+        buffers.combined.data());
+    for (int a = 0; a < 3; ++a) {
+      simd::SignedRows rows = factor_row(tile_rows, i, a, plan_.in_channels, buffers.data.data());
+      rows.row_step = 2 * plan_.in_channels;
+      set_terms(rows, kOne, data_terms(a),
+                [&](int, int c) { return combined + x.window.offset(0, later + c); });
+      kernels_.add_rows(rows);
+    }
+  }
+}
+
+void WeightGradient::compute_gradient(std::int64_t images, const Operand& dy, std::int64_t phase,
+                                      int vertical, const Buffers& buffers) const {
+  const std::int64_t tile_rows = images * plan_.rows.tiles;
+  const std::int64_t column = dy.column + phase % plan_.stride.w;
+  for (std::int64_t i = 0; i < tile_rows; ++i) {
+    const float* corner =
+        dy.data + i / plan_.rows.tiles * dy.window.image_size() +
+        dy.window.offset(
+            dy.row + 2 * (i % plan_.rows.tiles) * plan_.stride.h + phase / plan_.stride.w, 0);
+    const float* combined = combine_rows(
+        kernels_, filter_terms(vertical), dy.window.row_size(),
+        [&](int r) { return corner + dy.window.offset(r * plan_.stride.h, 0); },
+        buffers.combined.data());
+    for (int e = 0; e < 3; ++e) {
+      simd::SignedRows rows =
+          factor_row(tile_rows, i, e, plan_.out_channels, buffers.gradient.data());
+      rows.row_step = 2 * plan_.stride.w * plan_.out_channels;
+      set_terms(rows, kOne, filter_terms(e), [&](int, int c) {
+        return combined + dy.window.offset(0, column + c * plan_.stride.w);
+      });
+      kernels_.add_rows(rows);
+    }
+  }
+}
+
+/// Row number `index` of `tile_rows` rows of tiles of a factor along the columns.
+simd::SignedRows WeightGradient::factor_row(std::int64_t tile_rows, std::int64_t index, int factor,
+                                            std::int64_t channels, float* factors) const {
+  const std::int64_t lanes = kernels_.lanes;
+  const std::int64_t tiles = tile_rows * plan_.columns.tiles;
+  return {.width = channels,
+          .repeats = plan_.columns.tiles,
+          .target = factors + factor * tiles * channels + index * plan_.columns.tiles * lanes,
+          .target_step = lanes,
+          .target_vector = tiles * lanes};
+}
+
+void WeightGradient::multiply(const Buffers& buffers, std::int64_t tiles, int vertical,
+                              int horizontal) const {
+  const float* data = buffers.data.data() + horizontal * tiles * plan_.in_channels;
+  const float* gradient = buffers.gradient.data() + horizontal * tiles * plan_.out_channels;
+  const int factor = 3 * vertical + horizontal;
   const std::int64_t lanes = kernels_.lanes;
   const std::int64_t channels = kernels_.channels;
   for (std::int64_t s = 0; s < out_strips_.count; ++s) {
     for (std::int64_t in = 0; in < plan_.in_channels; in += channels) {
-      kernels_.multiply_matrix({.a = buffers.data.data() + in / lanes * tiles * lanes + in % lanes,
+      kernels_.multiply_matrix({.a = data + in / lanes * tiles * lanes + in % lanes,
                                 .a_row = 1,
                                 .a_depth = lanes,
                                 .rows = static_cast<int>(channels),
-                                .b = buffers.gradient.data() + out_strips_.first(s) * tiles * lanes,
+                                .b = gradient + out_strips_.first(s) * tiles * lanes,
                                 .b_depth = lanes,
                                 .b_vector = tiles * lanes,
                                 .vectors = out_strips_.size(s),

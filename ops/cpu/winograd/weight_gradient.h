@@ -23,24 +23,36 @@ class WeightGradient {
   /// Elements of the sums [tap of the kernel][channel of x][channel of y].
   std::int64_t size() const { return plan_.taps() * plan_.in_channels * plan_.out_channels; }
 
-  /// A thread's memory, for `tiles` at most; nothing where the gradient is not wanted.
+  /// A thread's memory, for `tiles` and rows of a window of `row_size` at most; nothing where the
+  /// gradient is not wanted.
   struct Buffers {
-    Buffers(const WeightGradient& gradient, std::int64_t tiles, bool wanted);
-    Scratch<float> data;      // [vector of x's channels][tile][lane]
-    Scratch<float> gradient;  // [vector of y's channels][tile][lane]
+    Buffers(const WeightGradient& gradient, std::int64_t tiles, std::int64_t row_size, bool wanted);
+    Scratch<float> combined;  // rows of a window
+    Scratch<float> data;      // [factor along the columns][vector of x's channels][tile][lane]
+    Scratch<float> gradient;  // [factor along the columns][vector of y's channels][tile][lane]
     Scratch<float> products;  // [factor][channel of x][channel of y]
   };
 
-  /// Adds the part of `images` whole images to `sums`: x as the forward's window has it, dy as a
-  /// window that begins `dy_row` and `dy_column` elements before output (0, 0).
-  void add(std::int64_t images, const Window& x_window, const float* x, const Window& dy_window,
-           const float* dy, std::int64_t dy_row, std::int64_t dy_column, const Buffers& buffers,
+  /// Images in a window, of which the one that counts as (0, 0) here is at (row, column).
+  struct Operand {
+    const Window& window;
+    const float* data;
+    std::int64_t row, column;
+  };
+  /// Adds the part of `images` whole images to `sums`: x as the forward's window has it, and dy.
+  void add(std::int64_t images, const Operand& x, const Operand& dy, const Buffers& buffers,
            float* sums) const;
   /// The sums in PyTorch's order.
   void store(const float* sums, float* gradient) const;
 
  private:
-  void multiply(const Buffers& buffers, std::int64_t tiles, int factor) const;
+  void compute_data(std::int64_t images, const Operand& x, std::int64_t phase, int vertical,
+                    const Buffers& buffers) const;
+  void compute_gradient(std::int64_t images, const Operand& dy, std::int64_t phase, int vertical,
+                        const Buffers& buffers) const;
+  simd::SignedRows factor_row(std::int64_t tile_rows, std::int64_t index, int factor,
+                              std::int64_t channels, float* factors) const;
+  void multiply(const Buffers& buffers, std::int64_t tiles, int vertical, int horizontal) const;
   void add_taps(const Buffers& buffers, std::int64_t phase, float* sums) const;
 
   const Plan& plan_;
