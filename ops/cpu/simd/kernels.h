@@ -40,6 +40,8 @@ struct MatrixProduct {
   std::int64_t depth;
   const float* start;  ///< what every row begins with, as many vectors; null: zeros
   bool adds;           ///< begins with what `sums` holds instead
+  const float* ahead;  ///< fetched, from `ahead` to `ahead + depth·ahead_step`, for a later product
+  std::int64_t ahead_step;
   float* sums;
   std::int64_t sums_row;
 };

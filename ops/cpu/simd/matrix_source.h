@@ -18,9 +18,12 @@ void multiply_rows(const MatrixProduct& product) {
   for (int v = 0; v < kVectors; ++v) b[v] = product.b + v * product.b_vector;
   const std::int64_t a_depth = product.a_depth;
   const std::int64_t b_depth = product.b_depth;
+  const float* ahead = product.ahead;
+  const std::int64_t ahead_step = product.ahead_step;
   for (std::int64_t k = 0; k < product.depth; ++k) {
     Vector values[kVectors];
     for (int v = 0; v < kVectors; ++v) values[v] = load(b[v] + k * b_depth);
+    __builtin_prefetch(ahead + k * ahead_step, 0, 2);
     for (int i = 0; i < kRows; ++i) {
       const Vector value = splat(a[i][k * a_depth]);
       for (int v = 0; v < kVectors; ++v) sums[i][v] = multiply_add(value, values[v], sums[i][v]);
@@ -57,29 +60,40 @@ void multiply_matrix(const MatrixProduct& product) {
   }
 }
 
-template <int kCount>
-void add_rows_of(const SignedRows& rows) {
+template <int kCount, bool kAdds>
+void add_rows_of(const SignedRows& signed_rows) {
+  const SignedRows rows = signed_rows;  // a copy, which what is written cannot be
+  Vector signs[kCount];
+  for (int r = 1; r < kCount; ++r) signs[r] = splat(rows.signs[r]);
   for (std::int64_t n = 0; n < rows.repeats; ++n) {
+    const float* row[kCount];
+    for (int r = 0; r < kCount; ++r) row[r] = rows.rows[r] + n * rows.row_step;
     float* target = rows.target + n * rows.target_step;
     for (std::int64_t i = 0; i < rows.width; i += kLanes, target += rows.target_vector) {
-      const std::int64_t at = n * rows.row_step + i;
-      Vector sum = load(rows.rows[0] + at);
-      for (int r = 1; r < kCount; ++r) {
-        sum = multiply_add(splat(rows.signs[r]), load(rows.rows[r] + at), sum);
-      }
-      store(target, rows.adds ? load(target) + sum : sum);
+      Vector sum = load(row[0] + i);
+      for (int r = 1; r < kCount; ++r) sum = multiply_add(signs[r], load(row[r] + i), sum);
+      store(target, kAdds ? load(target) + sum : sum);
     }
+  }
+}
+
+template <int kCount>
+void add_rows_to(const SignedRows& rows) {
+  if (rows.adds) {
+    add_rows_of<kCount, true>(rows);
+  } else {
+    add_rows_of<kCount, false>(rows);
   }
 }
 
 void add_rows(const SignedRows& rows) {
   switch (rows.count) {
     case 1:
-      return add_rows_of<1>(rows);
+      return add_rows_to<1>(rows);
     case 2:
-      return add_rows_of<2>(rows);
+      return add_rows_to<2>(rows);
     default:
-      return add_rows_of<4>(rows);
+      return add_rows_to<4>(rows);
   }
 }
 

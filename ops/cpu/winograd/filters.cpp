@@ -89,10 +89,11 @@ void Filters::multiply(const float* a, std::int64_t rows, std::int64_t phase, in
                        float* sums, std::int64_t sums_row, LinesAhead* ahead) const {
   const std::int64_t lanes = kernels_.lanes;
   const float* matrix = packed_.data<float>() + (phase * kFactors + factor) * depth_ * width_;
-  for (std::int64_t k = 0; k < depth_; k += kDepth) {
-    for (std::int64_t s = first; s < last; ++s) {
-      const std::int64_t column = strips_.first(s) * lanes;
-      const std::int64_t width = strips_.size(s) * lanes;
+  const std::int64_t blocks = (rows + kernels_.channels - 1) / kernels_.channels;
+  for (std::int64_t s = first; s < last; ++s) {
+    const std::int64_t column = strips_.first(s) * lanes;
+    const std::int64_t width = strips_.size(s) * lanes;
+    for (std::int64_t k = 0; k < depth_; k += kDepth) {
       simd::MatrixProduct product{.a = nullptr,
                                   .a_row = depth_,
                                   .a_depth = 1,
@@ -104,13 +105,17 @@ void Filters::multiply(const float* a, std::int64_t rows, std::int64_t phase, in
                                   .depth = std::min(kDepth, depth_ - k),
                                   .start = start == nullptr ? nullptr : start + column,
                                   .adds = adds || k > 0,
+                                  .ahead = nullptr,
+                                  .ahead_step = (width + blocks - 1) / blocks,
                                   .sums = nullptr,
                                   .sums_row = sums_row};
+      product.ahead = product.b + product.depth * width;
       for (std::int64_t row = 0; row < rows; row += kernels_.channels) {
         product.a = a + row * depth_ + k;
         product.rows = static_cast<int>(std::min<std::int64_t>(kernels_.channels, rows - row));
         product.sums = sums + row * sums_row + column - strips_.first(first) * lanes;
         kernels_.multiply_matrix(product);
+        product.ahead += product.depth * product.ahead_step;
         if (ahead != nullptr) ahead->fetch();
       }
     }

@@ -4,11 +4,19 @@
 
 namespace tenon::ops::cpu::winograd {
 
+namespace {
+
+/// Vectors from one vector of channels to the next: an odd number, so that those of a tile do not
+/// compete for the same part of a cache.
+std::int64_t spread_tiles(std::int64_t tiles) { return tiles | 1; }
+
+}  // namespace
+
 WeightGradient::Buffers::Buffers(const WeightGradient& g, std::int64_t tiles, std::int64_t row_size,
                                  bool wanted)
     : combined(wanted ? row_size : 0),
-      data(wanted ? 3 * tiles * g.plan_.in_channels : 0),
-      gradient(wanted ? 3 * tiles * g.plan_.out_channels : 0),
+      data(wanted ? 3 * spread_tiles(tiles) * g.plan_.in_channels : 0),
+      gradient(wanted ? 3 * spread_tiles(tiles) * g.plan_.out_channels : 0),
       products(wanted ? kFactors * g.plan_.in_channels * g.plan_.out_channels : 0) {}
 
 void WeightGradient::add(std::int64_t images, const Operand& x, const Operand& dy,
@@ -76,34 +84,37 @@ void WeightGradient::compute_gradient(std::int64_t images, const Operand& dy, st
 simd::SignedRows WeightGradient::factor_row(std::int64_t tile_rows, std::int64_t index, int factor,
                                             std::int64_t channels, float* factors) const {
   const std::int64_t lanes = kernels_.lanes;
-  const std::int64_t tiles = tile_rows * plan_.columns.tiles;
+  const std::int64_t stride = spread_tiles(tile_rows * plan_.columns.tiles);
   return {.width = channels,
           .repeats = plan_.columns.tiles,
-          .target = factors + factor * tiles * channels + index * plan_.columns.tiles * lanes,
+          .target = factors + factor * stride * channels + index * plan_.columns.tiles * lanes,
           .target_step = lanes,
-          .target_vector = tiles * lanes};
+          .target_vector = stride * lanes};
 }
 
 void WeightGradient::multiply(const Buffers& buffers, std::int64_t tiles, int vertical,
                               int horizontal) const {
-  const float* data = buffers.data.data() + horizontal * tiles * plan_.in_channels;
-  const float* gradient = buffers.gradient.data() + horizontal * tiles * plan_.out_channels;
+  const std::int64_t stride = spread_tiles(tiles);
+  const float* data = buffers.data.data() + horizontal * stride * plan_.in_channels;
+  const float* gradient = buffers.gradient.data() + horizontal * stride * plan_.out_channels;
   const int factor = 3 * vertical + horizontal;
   const std::int64_t lanes = kernels_.lanes;
   const std::int64_t channels = kernels_.channels;
   for (std::int64_t s = 0; s < out_strips_.count; ++s) {
     for (std::int64_t in = 0; in < plan_.in_channels; in += channels) {
-      kernels_.multiply_matrix({.a = data + in / lanes * tiles * lanes + in % lanes,
+      kernels_.multiply_matrix({.a = data + in / lanes * stride * lanes + in % lanes,
                                 .a_row = 1,
                                 .a_depth = lanes,
                                 .rows = static_cast<int>(channels),
-                                .b = gradient + out_strips_.first(s) * tiles * lanes,
+                                .b = gradient + out_strips_.first(s) * stride * lanes,
                                 .b_depth = lanes,
-                                .b_vector = tiles * lanes,
+                                .b_vector = stride * lanes,
                                 .vectors = out_strips_.size(s),
                                 .depth = tiles,
                                 .start = nullptr,
                                 .adds = false,
+                                .ahead = data,
+                                .ahead_step = 0,
                                 .sums = buffers.products.data() +
                                         (factor * plan_.in_channels + in) * plan_.out_channels +
                                         out_strips_.first(s) * lanes,
