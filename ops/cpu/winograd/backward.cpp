@@ -91,7 +91,7 @@ class Backward {
           combined(b.dy_window_.row_size()),
           factors(3 * b.gradient_tiles() * b.plan_.out_channels),
           products(kFactors * b.gradient_tiles() * b.plan_.in_channels),
-          row(2 * b.plan_.columns.input_tiles * b.plan_.in_channels),
+          rows((4 * b.plan_.columns.input_tiles + 1) * b.plan_.in_channels),
           weight(b.weight_gradient_, b.images_ * b.plan_.rows.tiles * b.plan_.columns.tiles,
                  std::max(b.x_window_.row_size(), b.dy_window_.row_size()),
                  b.gradients_.weight != nullptr),
@@ -106,7 +106,7 @@ class Backward {
     Scratch<float> combined;  // rows of dy
     Scratch<float> factors;   // of dy: [factor along the columns][tile][channel of y]
     Scratch<float> products;  // [factor][tile][channel of x]
-    Scratch<float> row;       // of dx: [column][channel of x]
+    Scratch<float> rows;      // two of dx: [row][column][channel of x]
     WeightGradient::Buffers weight;
     Scratch<float> weight_sums, bias_sums;
     Scratch<float> row_sums;  // of the bias gradient
@@ -258,26 +258,26 @@ class Backward {
     const std::int64_t channels = plan_.in_channels;
     const std::int64_t tile_columns = plan_.columns.input_tiles;
     const float* products = buffers.products.data() + index * tile_columns * channels;
-    for (int r = 0; r < 2; ++r) {
-      const std::int64_t row = 2 * (tile_row % plan_.rows.input_tiles) + r;
-      if (row >= height) continue;
+    const std::int64_t first = 2 * (tile_row % plan_.rows.input_tiles);
+    const std::int64_t rows = std::min<std::int64_t>(2, height - first);
+    for (int r = 0; r < rows; ++r) {
       for (int c = 0; c < 2; ++c) {
-        simd::SignedRows rows{.width = channels,
-                              .repeats = tile_columns,
-                              .row_step = channels,
-                              .target = buffers.row.data() + c * channels,
-                              .target_step = 2 * channels,
-                              .target_vector = kernels_.lanes};
-        set_terms(rows, output_terms(r), output_terms(c), [&](int i, int j) {
+        simd::SignedRows sum{.width = channels,
+                             .repeats = tile_columns,
+                             .row_step = channels,
+                             .target = buffers.rows.data() + (r * width + c) * channels,
+                             .target_step = 2 * channels,
+                             .target_vector = kernels_.lanes};
+        set_terms(sum, output_terms(r), output_terms(c), [&](int i, int j) {
           return products + (3 * i + j) * count * tile_columns * channels;
         });
-        kernels_.add_rows(rows);
+        kernels_.add_rows(sum);
       }
-      kernels_.transpose(
-          buffers.row.data(), channels, width, channels,
-          grad_x + (tile_row / plan_.rows.input_tiles * channels * height + row) * width,
-          height * width);
     }
+    kernels_.transpose(
+        buffers.rows.data(), channels, rows * width, channels,
+        grad_x + (tile_row / plan_.rows.input_tiles * channels * height + first) * width,
+        height * width);
   }
 
   const Plan& plan_;

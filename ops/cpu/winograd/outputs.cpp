@@ -9,6 +9,9 @@ namespace {
 /// products as fit a second-level cache beside the filters that stream through it.
 constexpr std::int64_t kTiles = 64;
 
+/// Floats of a line of the cache.
+constexpr std::int64_t kLine = 16;
+
 }  // namespace
 
 void Window::pack(const float* source, std::int64_t images, std::int64_t top, std::int64_t left,
@@ -25,11 +28,19 @@ void Window::pack(const float* source, std::int64_t images, std::int64_t top, st
       std::fill(target + offset(r, 0), target + offset(r, first), 0.0f);
       std::fill(target + offset(r, last), target + offset(r + 1, 0), 0.0f);
     }
-    // A few channels at a time: so many runs of neighbouring lines a processor fetches ahead.
+    // A few channels at a time, whose planes are read in the order of their memory; the next ones,
+    // or the next image's, are fetched meanwhile.
+    const std::int64_t count = last - first;
     for (std::int64_t c = 0; c < channels_; c += kernels_.lanes) {
       for (std::int64_t r = first_row; r < last_row; ++r) {
-        kernels_.transpose(source + c * plane + (top + r) * width_ + left + first, plane,
-                           kernels_.lanes, last - first, target + offset(r, first) + c, channels_);
+        const float* rows = source + c * plane + (top + r) * width_ + left + first;
+        for (std::int64_t next = kernels_.lanes; next < 2 * kernels_.lanes; ++next) {
+          for (std::int64_t at = 0; at < count; at += kLine) {
+            __builtin_prefetch(rows + next * plane + at);
+          }
+        }
+        kernels_.transpose(rows, plane, kernels_.lanes, count, target + offset(r, first) + c,
+                           channels_);
       }
     }
   }
