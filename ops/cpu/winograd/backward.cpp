@@ -57,8 +57,6 @@ class Backward {
     const std::int64_t grain = (items + kMostChunks - 1) / kMostChunks;
     const Scratch<float> weight_sums(gradients_.weight != nullptr ? weight_gradient_.size() : 0);
     const Scratch<float> bias_sums(plan_.out_channels);
-    weight_sums.fill_zero();
-    bias_sums.fill_zero();
     OrderedCommit commit;
     parallel_for(0, (items + grain - 1) / grain, 1, [&](std::int64_t chunk, std::int64_t) {
       const Buffers buffers(*this);
@@ -67,12 +65,12 @@ class Backward {
           [&] {
             for (std::int64_t i = chunk * grain; i < std::min((chunk + 1) * grain, items); ++i) {
               run_item(i * images_, std::min(images_, plan_.batch - i * images_), x, grad_out,
-                       buffers);
+                       i > chunk * grain, buffers);
             }
           },
           [&] {
-            add(buffers.weight_sums, weight_sums);
-            add(buffers.bias_sums, bias_sums);
+            commit_sums(buffers.weight_sums, chunk > 0, weight_sums);
+            commit_sums(buffers.bias_sums, chunk > 0, bias_sums);
           });
     });
     if (gradients_.weight != nullptr) weight_gradient_.store(weight_sums.data(), gradients_.weight);
@@ -98,7 +96,6 @@ class Backward {
           weight_sums(b.gradients_.weight != nullptr ? b.weight_gradient_.size() : 0),
           bias_sums(b.plan_.out_channels),
           row_sums(b.plan_.out_channels) {
-      weight_sums.fill_zero();
       bias_sums.fill_zero();
     }
     Scratch<float> x, dy;  // windows
@@ -117,6 +114,14 @@ class Backward {
     for (std::int64_t i = 0; i < part.size(); ++i) sum.data()[i] += part.data()[i];
   }
 
+  static void commit_sums(const Scratch<float>& part, bool adds, const Scratch<float>& sum) {
+    if (adds) {
+      add(part, sum);
+    } else {
+      std::copy_n(part.data(), part.size(), sum.data());
+    }
+  }
+
   /// Rows of tiles of x, and tiles, whose products are computed together.
   std::int64_t gradient_rows() const {
     return std::max<std::int64_t>(1, kTilesOfItem / 2 / plan_.columns.input_tiles);
@@ -127,7 +132,7 @@ class Backward {
   std::int64_t left() const { return -plan_.columns.low * plan_.stride.w; }
 
   void run_item(std::int64_t image, std::int64_t images, const float* x, const float* grad_out,
-                const Buffers& buffers) const {
+                bool adds, const Buffers& buffers) const {
     const std::int64_t plane = plan_.rows.phase_axis.input * plan_.columns.phase_axis.input;
     const std::int64_t plane_out = plan_.output_rows() * plan_.output_columns();
     x_window_.pack(x + image * plan_.in_channels * plane, images, plan_.rows.first,
@@ -147,9 +152,9 @@ class Backward {
       compute_grad_x(images, gradients_.x + image * plan_.in_channels * plane, buffers);
     }
     if (gradients_.weight != nullptr) {
-      weight_gradient_.add(images, {x_window_, buffers.x.data(), 0, 0},
-                           {dy_window_, buffers.dy.data(), top(), left()}, buffers.weight,
-                           buffers.weight_sums.data());
+      weight_gradient_.compute(images, {x_window_, buffers.x.data(), 0, 0},
+                               {dy_window_, buffers.dy.data(), top(), left()}, buffers.weight, adds,
+                               buffers.weight_sums.data());
     }
   }
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tenon/core/parallel.h"
+
 namespace tenon::ops::cpu::winograd {
 
 namespace {
@@ -19,8 +21,8 @@ WeightGradient::Buffers::Buffers(const WeightGradient& g, std::int64_t tiles, st
       gradient(wanted ? 3 * spread_tiles(tiles) * g.plan_.out_channels : 0),
       products(wanted ? kFactors * g.plan_.in_channels * g.plan_.out_channels : 0) {}
 
-void WeightGradient::add(std::int64_t images, const Operand& x, const Operand& dy,
-                         const Buffers& buffers, float* sums) const {
+void WeightGradient::compute(std::int64_t images, const Operand& x, const Operand& dy,
+                             const Buffers& buffers, bool adds, float* sums) const {
   const std::int64_t tiles = images * plan_.rows.tiles * plan_.columns.tiles;
   for (std::int64_t phase = 0; phase < plan_.phases(); ++phase) {
     for (int vertical = 0; vertical < 3; ++vertical) {
@@ -30,7 +32,7 @@ void WeightGradient::add(std::int64_t images, const Operand& x, const Operand& d
         multiply(buffers, tiles, vertical, horizontal);
       }
     }
-    add_taps(buffers, phase, sums);
+    add_taps(buffers, phase, adds, sums);
   }
 }
 
@@ -123,7 +125,8 @@ void WeightGradient::multiply(const Buffers& buffers, std::int64_t tiles, int ve
   }
 }
 
-void WeightGradient::add_taps(const Buffers& buffers, std::int64_t phase, float* sums) const {
+void WeightGradient::add_taps(const Buffers& buffers, std::int64_t phase, bool adds,
+                              float* sums) const {
   const std::int64_t matrix = plan_.in_channels * plan_.out_channels;
   for (int r = 0; r < 2; ++r) {
     for (int c = 0; c < 2; ++c) {
@@ -133,7 +136,7 @@ void WeightGradient::add_taps(const Buffers& buffers, std::int64_t phase, float*
                             .repeats = 1,
                             .target = sums + tap * matrix,
                             .target_vector = kernels_.lanes,
-                            .adds = true};
+                            .adds = adds};
       set_terms(rows, output_terms(r), output_terms(c),
                 [&](int i, int j) { return buffers.products.data() + (3 * i + j) * matrix; });
       kernels_.add_rows(rows);
@@ -143,10 +146,12 @@ void WeightGradient::add_taps(const Buffers& buffers, std::int64_t phase, float*
 
 void WeightGradient::store(const float* sums, float* gradient) const {
   const std::int64_t row = plan_.out_channels;
-  for (std::int64_t in = 0; in < plan_.in_channels; ++in) {
-    kernels_.transpose(sums + in * row, plan_.in_channels * row, plan_.taps(), row,
-                       gradient + in * row * plan_.taps(), plan_.taps());
-  }
+  parallel_for(0, plan_.in_channels, 8, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t in = begin; in < end; ++in) {
+      kernels_.transpose(sums + in * row, plan_.in_channels * row, plan_.taps(), row,
+                         gradient + in * row * plan_.taps(), plan_.taps());
+    }
+  });
 }
 
 }  // namespace tenon::ops::cpu::winograd

@@ -39,9 +39,10 @@ class WeightGradient {
     const float* data;
     std::int64_t row, column;
   };
-  /// Adds the part of `images` whole images to `sums`: x as the forward's window has it, and dy.
-  void add(std::int64_t images, const Operand& x, const Operand& dy, const Buffers& buffers,
-           float* sums) const;
+  /// The part of `images` whole images, x as the forward's window has it, and dy; with `adds`,
+  /// added to what `sums` holds.
+  void compute(std::int64_t images, const Operand& x, const Operand& dy, const Buffers& buffers,
+               bool adds, float* sums) const;
   /// The sums in PyTorch's order.
   void store(const float* sums, float* gradient) const;
 
@@ -53,7 +54,7 @@ class WeightGradient {
   simd::SignedRows factor_row(std::int64_t tile_rows, std::int64_t index, int factor,
                               std::int64_t channels, float* factors) const;
   void multiply(const Buffers& buffers, std::int64_t tiles, int vertical, int horizontal) const;
-  void add_taps(const Buffers& buffers, std::int64_t phase, float* sums) const;
+  void add_taps(const Buffers& buffers, std::int64_t phase, bool adds, float* sums) const;
 
   const Plan& plan_;
   const simd::Kernels& kernels_;
