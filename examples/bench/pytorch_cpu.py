@@ -11,9 +11,7 @@ untimed call and a timed one. Needs PyTorch 2.x; no GPU, no network.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 import warnings
@@ -22,42 +20,11 @@ import torch
 import torch.nn.functional as F
 
 from shapes import SHAPES, parse_shape
+from turns import CPU_SHAPES, Tenon, take_turns
 
-# The first is the mission's shape at batch 4; the others as onednn_peer measures them.
-CPU_SHAPES = ("4,64,128,128,64,3,2,1,1 16,128,32,32,64,4,2,1,0 "
-              "32,256,8,8,128,4,2,1,0 4,128,64,64,64,2,2,0,0")
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
-IDLE_SECONDS = 0.02
 WARM_UP = 2
-
-
-class Tenon:
-    """bench_block, which times one call whenever it is asked."""
-
-    name = "tenon: fused"
-
-    def __init__(self, arguments, numbers, mode):
-        self.command = [arguments.bench, "--turns", "--device", "cpu", "--precision", "float32",
-                        "--shape", ",".join(map(str, numbers)), "--mode", mode, "--path", "fused"]
-        environment = os.environ | {"TENON_NUM_THREADS": str(torch.get_num_threads())}
-        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True, env=environment)
-        self.read("ready")
-
-    def read(self, what):
-        line = self.process.stdout.readline().strip()
-        if not line:
-            sys.exit(f"{' '.join(self.command)} ended before it was {what}")
-        return line
-
-    def turn(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self.read("done"))
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+OURS = "tenon: fused"
 
 
 class PyTorch:
@@ -103,7 +70,7 @@ class PyTorch:
 
 
 def measure(arguments, numbers, mode):
-    candidates = [Tenon(arguments, numbers, mode)]
+    candidates = [Tenon(OURS, arguments.bench, numbers, mode, torch.get_num_threads())]
     for compiled in (False, True):
         for layout in FORMATS:
             try:
@@ -111,14 +78,7 @@ def measure(arguments, numbers, mode):
             except Exception as error:  # a peer that fails is a result too
                 print(f"{'torch.compile' if compiled else 'eager'}, {layout}: "
                       f"{type(error).__name__}: {error}".splitlines()[0][:120], file=sys.stderr)
-    times = {candidate.name: [] for candidate in candidates}
-    for _ in range(arguments.rounds):
-        for candidate in candidates:
-            time.sleep(IDLE_SECONDS)
-            times[candidate.name].append(candidate.turn())
-    for candidate in candidates:
-        candidate.close()
-    return times
+    return take_turns(candidates, arguments.rounds)
 
 
 def report(numbers, mode, times):
@@ -128,8 +88,8 @@ def report(numbers, mode, times):
     for name, values in times.items():
         print(f"  {name:22} {statistics.median(values):9.3f} ms, least {min(values):9.3f}")
     medians = {name: statistics.median(values) for name, values in times.items()}
-    best = min((value, name) for name, value in medians.items() if name != Tenon.name)
-    ratio = medians[Tenon.name] / best[0]
+    best = min((value, name) for name, value in medians.items() if name != OURS)
+    ratio = medians[OURS] / best[0]
     print(f"  Tenon takes {ratio:.3f} of {best[1]}", flush=True)
     return ratio
 
@@ -156,7 +116,6 @@ def main():
         parser.error(f"--mode: {arguments.mode!r} is not of forward, train")
     threads = arguments.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
-    arguments.bench = arguments.bench if "/" in arguments.bench else f"./{arguments.bench}"
     warnings.filterwarnings("ignore")
     torch.manual_seed(0)
     print(f"PyTorch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, "

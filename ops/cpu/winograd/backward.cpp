@@ -85,24 +85,25 @@ class Backward {
     explicit Buffers(const Backward& b)
         : x(b.images_ * b.x_window_.image_size()),
           dy(b.images_ * b.dy_window_.image_size()),
-          outputs(b.outputs_),
+          products(b.products_size()),
+          outputs(b.outputs_, products.data()),
           combined(b.dy_window_.row_size()),
           factors(3 * b.gradient_tiles() * b.plan_.out_channels),
-          products(kFactors * b.gradient_tiles() * b.plan_.in_channels),
           rows((4 * b.plan_.columns.input_tiles + 1) * b.plan_.in_channels),
           weight(b.weight_gradient_, b.images_ * b.plan_.rows.tiles * b.plan_.columns.tiles,
                  std::max(b.x_window_.row_size(), b.dy_window_.row_size()),
-                 b.gradients_.weight != nullptr),
+                 b.gradients_.weight != nullptr, products.data()),
           weight_sums(b.gradients_.weight != nullptr ? b.weight_gradient_.size() : 0),
           bias_sums(b.plan_.out_channels),
           row_sums(b.plan_.out_channels) {
       bias_sums.fill_zero();
     }
     Scratch<float> x, dy;  // windows
+    /// Of y, then of dx ([factor][tile][channel of x]), then of the weight gradient.
+    Scratch<float> products;
     Outputs::Buffers outputs;
     Scratch<float> combined;  // rows of dy
     Scratch<float> factors;   // of dy: [factor along the columns][tile][channel of y]
-    Scratch<float> products;  // [factor][tile][channel of x]
     Scratch<float> rows;      // two of dx: [row][column][channel of x]
     WeightGradient::Buffers weight;
     Scratch<float> weight_sums, bias_sums;
@@ -127,6 +128,10 @@ class Backward {
     return std::max<std::int64_t>(1, kTilesOfItem / 2 / plan_.columns.input_tiles);
   }
   std::int64_t gradient_tiles() const { return gradient_rows() * plan_.columns.input_tiles; }
+  std::int64_t products_size() const {
+    return std::max({outputs_.products_size(), kFactors * gradient_tiles() * plan_.in_channels,
+                     gradients_.weight != nullptr ? weight_gradient_.products_size() : 0});
+  }
   // Where output (0, 0) lies in dy's window.
   std::int64_t top() const { return -plan_.rows.low * plan_.stride.h; }
   std::int64_t left() const { return -plan_.columns.low * plan_.stride.w; }

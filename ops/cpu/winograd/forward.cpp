@@ -61,7 +61,8 @@ class Forward {
     parallel_for(0, blocks * parts, grain, [&](std::int64_t begin, std::int64_t end) {
       const Window window = outputs_.window(rows_);
       const Scratch<float> input(images_ * window.image_size());
-      const Outputs::Buffers buffers(outputs_);
+      const Scratch<float> products(outputs_.products_size());
+      const Outputs::Buffers buffers(outputs_, products.data());
       for (std::int64_t item = begin; item < end; ++item) {
         const std::int64_t part = item % parts;
         run_block(item / parts, strips * part / parts, strips * (part + 1) / parts, x, z, input,

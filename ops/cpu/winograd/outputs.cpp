@@ -69,11 +69,14 @@ std::int64_t Outputs::tile_rows_at_once() const {
   return std::max<std::int64_t>(1, kTiles / plan_.columns.tiles);
 }
 
-Outputs::Buffers::Buffers(const Outputs& o)
+std::int64_t Outputs::products_size() const {
+  return plan_.stride.w * kFactors * tile_rows_at_once() * plan_.columns.tiles * plan_.out_channels;
+}
+
+Outputs::Buffers::Buffers(const Outputs& o, float* products_memory)
     : combined(o.window(1).row_size()),
       factors(kDataFactors * o.tile_rows_at_once() * o.plan_.columns.tiles * o.plan_.in_channels),
-      products(o.plan_.stride.w * kFactors * o.tile_rows_at_once() * o.plan_.columns.tiles *
-               o.plan_.out_channels),
+      products(products_memory),
       row(2 * o.plan_.columns.tiles * o.plan_.stride.w * o.plan_.out_channels) {}
 
 /// A few rows of tiles, counted through the images of a block.
@@ -147,7 +150,7 @@ void Outputs::multiply_row_phase(const Part& part, std::int64_t row_phase) const
             part.buffers.factors.data() + a * tiles * plan_.in_channels, tiles,
             row_phase * plan_.stride.w + phase, factor, part.first_strip, part.last_strip,
             factor == 4 ? bias_.data() : nullptr, false,
-            part.buffers.products.data() + (phase * kFactors + factor) * tiles * part.channels,
+            part.buffers.products + (phase * kFactors + factor) * tiles * part.channels,
             part.channels, part.announce ? &ahead : nullptr);
       }
     }
@@ -191,7 +194,7 @@ void Outputs::finish_row_phase(const Part& part, std::int64_t row_phase) const {
       if (y >= plan_.output_rows()) continue;
       for (std::int64_t phase = 0; phase < plan_.stride.w; ++phase) {
         const float* products =
-            part.buffers.products.data() +
+            part.buffers.products +
             (phase * kFactors * tiles + (row - part.first_row) * tile_columns) * channels;
         for (int c = 0; c < 2; ++c) {
           simd::SignedRows rows{

@@ -60,12 +60,14 @@ class Outputs {
   /// Rows of tiles whose factors and products stay in the second-level cache.
   std::int64_t tile_rows_at_once() const;
 
+  /// Elements of the products, for which a caller may have memory that serves others too.
+  std::int64_t products_size() const;
   /// A thread's memory, for blocks and strips of any size.
   struct Buffers {
-    explicit Buffers(const Outputs& outputs);
+    Buffers(const Outputs& outputs, float* products_memory);
     Scratch<float> combined;  // rows of the window
     Scratch<float> factors;   // [factor along the columns][tile][channel of x]
-    Scratch<float> products;  // [column phase][factor][tile][channel of y]
+    float* products;          // [column phase][factor][tile][channel of y]
     Scratch<float> row;       // of y: [column][channel of y]
     mutable LinesAhead ahead{};
   };

@@ -15,11 +15,11 @@ std::int64_t spread_tiles(std::int64_t tiles) { return tiles | 1; }
 }  // namespace
 
 WeightGradient::Buffers::Buffers(const WeightGradient& g, std::int64_t tiles, std::int64_t row_size,
-                                 bool wanted)
+                                 bool wanted, float* products_memory)
     : combined(wanted ? row_size : 0),
       data(wanted ? 3 * spread_tiles(tiles) * g.plan_.in_channels : 0),
       gradient(wanted ? 3 * spread_tiles(tiles) * g.plan_.out_channels : 0),
-      products(wanted ? kFactors * g.plan_.in_channels * g.plan_.out_channels : 0) {}
+      products(products_memory) {}
 
 void WeightGradient::compute(std::int64_t images, const Operand& x, const Operand& dy,
                              const Buffers& buffers, bool adds, float* sums) const {
@@ -117,7 +117,7 @@ void WeightGradient::multiply(const Buffers& buffers, std::int64_t tiles, int ve
                                 .adds = false,
                                 .ahead = data,
                                 .ahead_step = 0,
-                                .sums = buffers.products.data() +
+                                .sums = buffers.products +
                                         (factor * plan_.in_channels + in) * plan_.out_channels +
                                         out_strips_.first(s) * lanes,
                                 .sums_row = plan_.out_channels});
@@ -138,7 +138,7 @@ void WeightGradient::add_taps(const Buffers& buffers, std::int64_t phase, bool a
                             .target_vector = kernels_.lanes,
                             .adds = adds};
       set_terms(rows, output_terms(r), output_terms(c),
-                [&](int i, int j) { return buffers.products.data() + (3 * i + j) * matrix; });
+                [&](int i, int j) { return buffers.products + (3 * i + j) * matrix; });
       kernels_.add_rows(rows);
     }
   }

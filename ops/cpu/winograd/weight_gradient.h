@@ -23,14 +23,17 @@ class WeightGradient {
   /// Elements of the sums [tap of the kernel][channel of x][channel of y].
   std::int64_t size() const { return plan_.taps() * plan_.in_channels * plan_.out_channels; }
 
+  /// Elements of the products, for which a caller may have memory that serves others too.
+  std::int64_t products_size() const { return kFactors * plan_.in_channels * plan_.out_channels; }
   /// A thread's memory, for `tiles` and rows of a window of `row_size` at most; nothing where the
   /// gradient is not wanted.
   struct Buffers {
-    Buffers(const WeightGradient& gradient, std::int64_t tiles, std::int64_t row_size, bool wanted);
+    Buffers(const WeightGradient& gradient, std::int64_t tiles, std::int64_t row_size, bool wanted,
+            float* products_memory);
     Scratch<float> combined;  // rows of a window
     Scratch<float> data;      // [factor along the columns][vector of x's channels][tile][lane]
     Scratch<float> gradient;  // [factor along the columns][vector of y's channels][tile][lane]
-    Scratch<float> products;  // [factor][channel of x][channel of y]
+    float* products;          // [factor][channel of x][channel of y]
   };
 
   /// Images in a window, of which the one that counts as (0, 0) here is at (row, column).
