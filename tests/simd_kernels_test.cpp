@@ -128,6 +128,42 @@ TEST_P(SimdKernels, MultiplyMatricesOfAnyNumberOfRowsAndVectors) {
   }
 }
 
+TEST_P(SimdKernels, FactorsOfDataAndOfFilters) {
+  const int lanes = kernels_->lanes;
+  const std::vector<float> values = drawn(1024, 1);
+  for (const int count : {3, 5, 0}) {  // 0: a filter's
+    SCOPED_TRACE(count);
+    std::vector<float> target(2048, -7.0f);
+    const FactorRows rows{.row = values.data(),
+                          .element_step = 101,
+                          .width = 2 * lanes,
+                          .repeats = 3,
+                          .row_step = 40,
+                          .target = target.data(),
+                          .target_factor = 400,
+                          .target_step = lanes,
+                          .target_vector = 100};
+    count == 0 ? kernels_->filter_factors(rows) : kernels_->data_factors(rows, count);
+    std::vector<float> expected(target.size(), -7.0f);
+    for (int n = 0; n < 3; ++n) {
+      for (int i = 0; i < 2 * lanes; ++i) {
+        const auto d = [&](int j) {
+          return values[static_cast<std::size_t>(n * 40 + j * 101 + i)];
+        };
+        const std::vector<float> factors =
+            count == 0   ? std::vector<float>{d(0), d(0) + d(1), d(1)}
+            : count == 3 ? std::vector<float>{d(0) - d(1), d(1), d(1) - d(2)}
+                         : std::vector<float>{d(0) - d(1), d(1), d(1) - d(2), d(2), d(2) - d(3)};
+        for (std::size_t f = 0; f < factors.size(); ++f) {
+          expected[f * 400 + static_cast<std::size_t>(n * lanes + i / lanes * 100 + i % lanes)] =
+              factors[f];
+        }
+      }
+    }
+    EXPECT_EQ(target, expected);
+  }
+}
+
 TEST_P(SimdKernels, AddSignedRows) {
   const int lanes = kernels_->lanes;
   const std::vector<float> values = drawn(4096, 1);

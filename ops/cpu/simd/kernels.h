@@ -59,6 +59,16 @@ struct SignedRows {
   bool adds = false;  ///< to what `target` holds
 };
 
+/// Elements d_j[n, i] = row[n·row_step + j·element_step + i] and what minimal filtering makes of
+/// them, factor f at target[f·target_factor + n·target_step + i / lanes·target_vector + i % lanes],
+/// for n < repeats and i < width, a whole number of vectors.
+struct FactorRows {
+  const float* row;
+  std::int64_t element_step, width, repeats, row_step;
+  float* target;
+  std::int64_t target_factor, target_step, target_vector;
+};
+
 /// For i < a_count and j < b_count, lane by lane:
 /// sums[(i + j·sums_stride)·lanes + lane] +=
 ///     Σ_{row < rows, k < columns} a[i·a_stride + row·a_row + k·lanes + lane] ·
@@ -103,6 +113,10 @@ struct Kernels {
   void (*multiply)(const Product& product);
   void (*multiply_matrix)(const MatrixProduct& product);
   void (*add_rows)(const SignedRows& rows);
+  /// d0 - d1, d1, d1 - d2, and where `count` is 5 instead of 3, d2, d2 - d3.
+  void (*data_factors)(const FactorRows& rows, int count);
+  /// d0, d0 + d1, d1.
+  void (*filter_factors)(const FactorRows& rows);
   void (*correlate)(const Correlation& correlation);
   /// sums[i·sums_stride + j] += Σ_k a[i·a_stride + k]·b[j·b_stride + k] for i < rows, j < columns,
   /// k < count.

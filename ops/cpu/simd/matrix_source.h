@@ -97,5 +97,49 @@ void add_rows(const SignedRows& rows) {
   }
 }
 
+/// Calls `make(d, out)` for each vector: `d(j)` loads element j, `out(f, v)` stores factor f.
+template <class Make>
+inline void for_each_factor(const FactorRows& factor_rows, const Make& make) {
+  const FactorRows rows = factor_rows;  // a copy, which what is written cannot be
+  for (std::int64_t n = 0; n < rows.repeats; ++n) {
+    const float* row = rows.row + n * rows.row_step;
+    float* target = rows.target + n * rows.target_step;
+    for (std::int64_t i = 0; i < rows.width; i += kLanes, target += rows.target_vector) {
+      make([&](int j) { return load(row + j * rows.element_step + i); },
+           [&](int f, Vector v) { store(target + f * rows.target_factor, v); });
+    }
+  }
+}
+
+void data_factors(const FactorRows& rows, int count) {
+  const auto three = [](const auto& d, const auto& out) {
+    const Vector middle = d(1);
+    out(0, d(0) - middle);
+    out(1, middle);
+    const Vector last = d(2);
+    out(2, middle - last);
+    return last;
+  };
+  if (count == 3) {
+    for_each_factor(rows, [&](const auto& d, const auto& out) { three(d, out); });
+  } else {
+    for_each_factor(rows, [&](const auto& d, const auto& out) {
+      const Vector third = three(d, out);
+      out(3, third);
+      out(4, third - d(3));
+    });
+  }
+}
+
+void filter_factors(const FactorRows& rows) {
+  for_each_factor(rows, [](const auto& d, const auto& out) {
+    const Vector first = d(0);
+    const Vector second = d(1);
+    out(0, first);
+    out(1, first + second);
+    out(2, second);
+  });
+}
+
 }  // namespace
 }  // namespace tenon::ops::cpu::simd::TENON_SIMD_NAMESPACE

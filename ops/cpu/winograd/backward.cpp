@@ -243,20 +243,17 @@ class Backward {
           kernels_, data_terms(vertical), dy_window_.row_size(),
           [&](int r) { return corner + dy_window_.offset(r * plan_.stride.h, 0); },
           buffers.combined.data());
-      for (int a = 0; a < 3; ++a) {
-        simd::SignedRows rows{.width = plan_.out_channels,
-                              .repeats = tile_columns,
-                              .row_step = 2 * plan_.stride.w * plan_.out_channels,
-                              .target = buffers.factors.data() + (a * (last - first) + i - first) *
-                                                                     tile_columns *
-                                                                     plan_.out_channels,
-                              .target_step = plan_.out_channels,
-                              .target_vector = kernels_.lanes};
-        set_terms(rows, kOne, data_terms(a), [&](int, int c) {
-          return combined + dy_window_.offset(0, column + c * plan_.stride.w);
-        });
-        kernels_.add_rows(rows);
-      }
+      kernels_.data_factors(
+          {.row = combined + dy_window_.offset(0, column),
+           .element_step = plan_.stride.w * plan_.out_channels,
+           .width = plan_.out_channels,
+           .repeats = tile_columns,
+           .row_step = 2 * plan_.stride.w * plan_.out_channels,
+           .target = buffers.factors.data() + (i - first) * tile_columns * plan_.out_channels,
+           .target_factor = (last - first) * tile_columns * plan_.out_channels,
+           .target_step = plan_.out_channels,
+           .target_vector = kernels_.lanes},
+          3);
     }
   }
 

@@ -167,19 +167,16 @@ void Outputs::compute_factors(const Part& part, const Terms& vertical) const {
     const float* combined = combine_rows(
         kernels_, vertical, part.window.row_size(),
         [&](int r) { return corner + part.window.offset(r, 0); }, part.buffers.combined.data());
-    for (int a = 0; a < kDataFactors; ++a) {
-      if (!plan_.columns.uses(a)) continue;
-      simd::SignedRows rows{.width = plan_.in_channels,
-                            .repeats = tile_columns,
-                            .row_step = 2 * plan_.in_channels,
-                            .target = part.buffers.factors.data() +
-                                      (a * part.tile_rows() + row - part.first_row) * size,
-                            .target_step = plan_.in_channels,
-                            .target_vector = kernels_.lanes};
-      set_terms(rows, kOne, data_terms(a),
-                [&](int, int c) { return combined + part.window.offset(0, c); });
-      kernels_.add_rows(rows);
-    }
+    kernels_.data_factors({.row = combined,
+                           .element_step = plan_.in_channels,
+                           .width = plan_.in_channels,
+                           .repeats = tile_columns,
+                           .row_step = 2 * plan_.in_channels,
+                           .target = part.buffers.factors.data() + (row - part.first_row) * size,
+                           .target_factor = part.tile_rows() * size,
+                           .target_step = plan_.in_channels,
+                           .target_vector = kernels_.lanes},
+                          plan_.columns.data_factors());
   }
 }
 

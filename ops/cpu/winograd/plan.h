@@ -90,8 +90,8 @@ struct Axis {
   std::int64_t tap(std::int64_t phase, int i) const {
     return phase_axis.first_tap(phase) + (1 - i) * phase_axis.stride;
   }
-  /// Whether any phase multiplies factor `a` of the data.
-  bool uses(int a) const { return a <= 2 || later(phase_axis.stride - 1) == 1; }
+  /// Factors of the data that phases multiply.
+  int data_factors() const { return later(phase_axis.stride - 1) == 1 ? kDataFactors : 3; }
 
   PhaseAxis phase_axis;
   std::int64_t first;

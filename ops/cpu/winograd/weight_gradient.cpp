@@ -47,13 +47,11 @@ void WeightGradient::compute_data(std::int64_t images, const Operand& x, std::in
     const float* combined = combine_rows(
         kernels_, terms, x.window.row_size(), [&](int r) { return corner + x.window.offset(r, 0); },
         buffers.combined.data());
-    for (int a = 0; a < 3; ++a) {
-      simd::SignedRows rows = factor_row(tile_rows, i, a, plan_.in_channels, buffers.data.data());
-      rows.row_step = 2 * plan_.in_channels;
-      set_terms(rows, kOne, data_terms(a),
-                [&](int, int c) { return combined + x.window.offset(0, later + c); });
-      kernels_.add_rows(rows);
-    }
+    simd::FactorRows rows = factor_rows(tile_rows, i, plan_.in_channels, buffers.data.data());
+    rows.row = combined + x.window.offset(0, later);
+    rows.element_step = plan_.in_channels;
+    rows.row_step = 2 * plan_.in_channels;
+    kernels_.data_factors(rows, 3);
   }
 }
 
@@ -70,26 +68,26 @@ void WeightGradient::compute_gradient(std::int64_t images, const Operand& dy, st
         kernels_, filter_terms(vertical), dy.window.row_size(),
         [&](int r) { return corner + dy.window.offset(r * plan_.stride.h, 0); },
         buffers.combined.data());
-    for (int e = 0; e < 3; ++e) {
-      simd::SignedRows rows =
-          factor_row(tile_rows, i, e, plan_.out_channels, buffers.gradient.data());
-      rows.row_step = 2 * plan_.stride.w * plan_.out_channels;
-      set_terms(rows, kOne, filter_terms(e), [&](int, int c) {
-        return combined + dy.window.offset(0, column + c * plan_.stride.w);
-      });
-      kernels_.add_rows(rows);
-    }
+    simd::FactorRows rows = factor_rows(tile_rows, i, plan_.out_channels, buffers.gradient.data());
+    rows.row = combined + dy.window.offset(0, column);
+    rows.element_step = plan_.stride.w * plan_.out_channels;
+    rows.row_step = 2 * plan_.stride.w * plan_.out_channels;
+    kernels_.filter_factors(rows);
   }
 }
 
-/// Row number `index` of `tile_rows` rows of tiles of a factor along the columns.
-simd::SignedRows WeightGradient::factor_row(std::int64_t tile_rows, std::int64_t index, int factor,
-                                            std::int64_t channels, float* factors) const {
+/// Where row number `index` of `tile_rows` rows of tiles lies in the factors along the columns.
+simd::FactorRows WeightGradient::factor_rows(std::int64_t tile_rows, std::int64_t index,
+                                             std::int64_t channels, float* factors) const {
   const std::int64_t lanes = kernels_.lanes;
   const std::int64_t stride = spread_tiles(tile_rows * plan_.columns.tiles);
-  return {.width = channels,
+  return {.row = nullptr,
+          .element_step = 0,
+          .width = channels,
           .repeats = plan_.columns.tiles,
-          .target = factors + factor * stride * channels + index * plan_.columns.tiles * lanes,
+          .row_step = 0,
+          .target = factors + index * plan_.columns.tiles * lanes,
+          .target_factor = stride * channels,
           .target_step = lanes,
           .target_vector = stride * lanes};
 }

@@ -54,8 +54,8 @@ class WeightGradient {
                     const Buffers& buffers) const;
   void compute_gradient(std::int64_t images, const Operand& dy, std::int64_t phase, int vertical,
                         const Buffers& buffers) const;
-  simd::SignedRows factor_row(std::int64_t tile_rows, std::int64_t index, int factor,
-                              std::int64_t channels, float* factors) const;
+  simd::FactorRows factor_rows(std::int64_t tile_rows, std::int64_t index, std::int64_t channels,
+                               float* factors) const;
   void multiply(const Buffers& buffers, std::int64_t tiles, int vertical, int horizontal) const;
   void add_taps(const Buffers& buffers, std::int64_t phase, bool adds, float* sums) const;
 
