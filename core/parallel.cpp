@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
@@ -26,6 +27,13 @@ thread_local bool inside_chunk = false;
 /// More is a mistake, and would exhaust the machine before the system refuses.
 constexpr int kMaxThreads = 1024;
 
+/// Those that this process may use.
+int processors() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
 int default_num_threads() {
   if (const char* text = std::getenv("TENON_NUM_THREADS")) {
     int count = 0;
@@ -35,9 +43,7 @@ int default_num_threads() {
       return count;
     }
   }
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1u, std::thread::hardware_concurrency());
+  return processors();
 }
 
 /// A range cut into chunks of `grain` items. Distances are unsigned: that from the smallest to the
@@ -62,10 +68,28 @@ struct Chunks {
   }
 };
 
+/// Looks for `condition` for so long that the next op of a program usually begins: who sleeps is
+/// woken by the system, which takes as long as a small op.
+template <class Condition>
+void look_for(const Condition& condition) {
+  constexpr auto kLongest = std::chrono::microseconds(30);
+  constexpr int kLooks = 32;  // between two looks at the clock
+  const auto end = std::chrono::steady_clock::now() + kLongest;
+  while (!condition()) {
+    for (int i = 0; i < kLooks; ++i) {
+#ifdef __x86_64__
+      __builtin_ia32_pause();
+#endif
+      if (condition()) return;
+    }
+    if (std::chrono::steady_clock::now() >= end) return;
+  }
+}
+
 /// Workers that wait for one range at a time and take its chunks in order.
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads) {
+  explicit ThreadPool(int threads) : looks_(threads <= processors()) {
     try {
       for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
     } catch (const std::system_error& error) {
@@ -90,8 +114,12 @@ class ThreadPool {
     }
     wake_.notify_all();
     job.take_chunks();
+    {
+      const std::lock_guard lock(mutex_);
+      job_ = nullptr;  // nobody begins any more
+    }
+    if (looks_) look_for([this] { return active_ == 0; });
     std::unique_lock lock(mutex_);
-    job_ = nullptr;
     done_.wait(lock, [this] { return active_ == 0; });
     if (job.error) std::rethrow_exception(job.error);
   }
@@ -135,8 +163,10 @@ class ThreadPool {
 
   void work() {
     std::uint64_t seen = 0;
-    std::unique_lock lock(mutex_);
+    std::unique_lock lock(mutex_, std::defer_lock);
     for (;;) {
+      if (looks_) look_for([&] { return stopping_ || generation_ != seen; });
+      lock.lock();
       wake_.wait(lock, [&] { return stopping_ || (job_ != nullptr && generation_ != seen); });
       if (stopping_) return;
       seen = generation_;
@@ -146,6 +176,7 @@ class ThreadPool {
       job->take_chunks();
       lock.lock();
       if (--active_ == 0) done_.notify_all();
+      lock.unlock();
     }
   }
 
@@ -155,9 +186,10 @@ class ThreadPool {
   std::condition_variable wake_;
   std::condition_variable done_;
   Job* job_ = nullptr;
-  std::uint64_t generation_ = 0;
-  int active_ = 0;
-  bool stopping_ = false;
+  std::atomic<std::uint64_t> generation_ = 0;
+  std::atomic<int> active_ = 0;
+  std::atomic<bool> stopping_ = false;
+  const bool looks_;  // whether there is a processor for each thread
 };
 
 /// The process's pool, made when first used and remade when its size is set.

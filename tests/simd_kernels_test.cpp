@@ -78,6 +78,129 @@ TEST_P(SimdKernels, SumProductsOfAnyNumberOfChannelsAndVectors) {
   }
 }
 
+TEST_P(SimdKernels, MultiplyMatricesOfAnyNumberOfRowsAndVectors) {
+  constexpr int kDepth = 29;
+  const int lanes = kernels_->lanes;
+  const std::vector<float> a = drawn(4096, 1);
+  const std::vector<float> b = drawn(8192, 2);
+  const std::vector<float> start = drawn(48, 3);
+  for (int rows = 1; rows <= kernels_->channels; ++rows) {
+    for (int vectors = 1; vectors <= kernels_->vectors; ++vectors) {
+      for (const bool adds : {false, true}) {
+        SCOPED_TRACE(testing::Message() << rows << " rows, " << vectors << " vectors");
+        const int stride = vectors * lanes + 3;
+        std::vector<float> sums = drawn(static_cast<std::size_t>(rows * stride), 4);
+        const std::vector<float> before = sums;
+        const bool starts = rows % 2 == 0;
+        const MatrixProduct product{.a = a.data(),
+                                    .a_row = 67,
+                                    .a_depth = 2,
+                                    .rows = rows,
+                                    .b = b.data(),
+                                    .b_depth = lanes + 1,
+                                    .b_vector = 1009,
+                                    .vectors = vectors,
+                                    .depth = kDepth,
+                                    .start = starts ? start.data() : nullptr,
+                                    .adds = adds,
+                                    .ahead = a.data(),
+                                    .ahead_step = 1,
+                                    .sums = sums.data(),
+                                    .sums_row = stride};
+        kernels_->multiply_matrix(product);
+        for (int i = 0; i < rows; ++i) {
+          for (int j = 0; j < stride; ++j) {
+            const auto at = static_cast<std::size_t>(i * stride + j);
+            if (j >= vectors * lanes) {
+              EXPECT_EQ(sums[at], before[at]) << "beyond the vectors";
+              continue;
+            }
+            double expected = adds ? before[at] : starts ? start[static_cast<std::size_t>(j)] : 0;
+            for (int k = 0; k < kDepth; ++k) {
+              expected += static_cast<double>(product.a[i * product.a_row + k * product.a_depth]) *
+                          product.b[k * product.b_depth + j / lanes * product.b_vector + j % lanes];
+            }
+            EXPECT_NEAR(sums[at], expected, 1e-5);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(SimdKernels, FactorsOfDataAndOfFilters) {
+  const int lanes = kernels_->lanes;
+  const std::vector<float> values = drawn(1024, 1);
+  for (const int count : {3, 5, 0}) {  // 0: a filter's
+    SCOPED_TRACE(count);
+    std::vector<float> target(2048, -7.0f);
+    const FactorRows rows{.row = values.data(),
+                          .element_step = 101,
+                          .width = 2 * lanes,
+                          .repeats = 3,
+                          .row_step = 40,
+                          .target = target.data(),
+                          .target_factor = 400,
+                          .target_step = lanes,
+                          .target_vector = 100};
+    count == 0 ? kernels_->filter_factors(rows) : kernels_->data_factors(rows, count);
+    std::vector<float> expected(target.size(), -7.0f);
+    for (int n = 0; n < 3; ++n) {
+      for (int i = 0; i < 2 * lanes; ++i) {
+        const auto d = [&](int j) {
+          return values[static_cast<std::size_t>(n * 40 + j * 101 + i)];
+        };
+        const std::vector<float> factors =
+            count == 0   ? std::vector<float>{d(0), d(0) + d(1), d(1)}
+            : count == 3 ? std::vector<float>{d(0) - d(1), d(1), d(1) - d(2)}
+                         : std::vector<float>{d(0) - d(1), d(1), d(1) - d(2), d(2), d(2) - d(3)};
+        for (std::size_t f = 0; f < factors.size(); ++f) {
+          expected[f * 400 + static_cast<std::size_t>(n * lanes + i / lanes * 100 + i % lanes)] =
+              factors[f];
+        }
+      }
+    }
+    EXPECT_EQ(target, expected);
+  }
+}
+
+TEST_P(SimdKernels, AddSignedRows) {
+  const int lanes = kernels_->lanes;
+  const std::vector<float> values = drawn(4096, 1);
+  for (const int count : {1, 2, 4}) {
+    for (const bool adds : {false, true}) {
+      SCOPED_TRACE(testing::Message() << count << " rows, adds " << adds);
+      std::vector<float> target = drawn(1024, 2);
+      const std::vector<float> before = target;
+      const SignedRows rows{
+          .rows = {values.data(), values.data() + 501, values.data() + 7, values.data() + 64},
+          .signs = {1, -1, -1, 1},
+          .count = count,
+          .width = 2 * lanes,
+          .repeats = 3,
+          .row_step = 100,
+          .target = target.data(),
+          .target_step = lanes,
+          .target_vector = 300,
+          .adds = adds};
+      kernels_->add_rows(rows);
+      std::vector<float> expected = before;
+      for (int n = 0; n < 3; ++n) {
+        for (int i = 0; i < 2 * lanes; ++i) {
+          double sum = 0;
+          for (int r = 0; r < count; ++r) {
+            sum += static_cast<double>(rows.signs[r]) * rows.rows[r][n * 100 + i];
+          }
+          float& place =
+              expected[static_cast<std::size_t>(n * lanes + i / lanes * 300 + i % lanes)];
+          place = static_cast<float>(adds ? place + sum : sum);
+        }
+      }
+      for (std::size_t i = 0; i < target.size(); ++i) EXPECT_NEAR(target[i], expected[i], 1e-6);
+    }
+  }
+}
+
 TEST_P(SimdKernels, AddDotProductsOfRows) {
   const std::vector<float> a = drawn(9 * 100, 9);
   const std::vector<float> b = drawn(11 * 120, 10);

@@ -27,6 +27,7 @@ struct Options {
   std::size_t fusion_plans = 0;
   bool json = false;
   bool profile = false;
+  bool turns = false;
 };
 
 Options parse_options(int argc, char** argv) {
@@ -62,6 +63,8 @@ Options parse_options(int argc, char** argv) {
   app.add_flag("--json", options.json, "print JSON instead of tables");
   app.add_flag("--profile", options.profile,
                "time nothing: call each path once between cudaProfilerStart and -Stop");
+  app.add_flag("--turns", options.turns,
+               "time one call of each path for each line of the standard input");
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {
@@ -107,12 +110,13 @@ bench::Result run(const bench::BlockShape& shape, const Options& options, Device
   return result;
 }
 
-void profile(const bench::BlockShape& shape, const Options& options, Device device) {
+/// Calls the paths instead of printing what they take.
+void call_paths(const bench::BlockShape& shape, const Options& options, Device device) {
   const bench::Problem problem(shape, bench::parse_precision(options.precision), device,
                                options.mode == "train");
   for (const std::string& path : options.paths) {
-    TENON_CHECK(path != "expert", "--profile: the expert's plans are timed only");
-    bench::run_path(problem, path, bench::Purpose::Profile);
+    TENON_CHECK(path != "expert", "--profile, --turns: the expert's plans are timed only");
+    bench::run_path(problem, path, options.turns ? bench::Purpose::Turns : bench::Purpose::Profile);
   }
 }
 
@@ -126,8 +130,8 @@ void run(const Options& options) {
   } else {
     shapes.push_back(bench::parse_shape(options.shape));
   }
-  if (options.profile) {
-    for (const bench::BlockShape& shape : shapes) profile(shape, options, device);
+  if (options.profile || options.turns) {
+    for (const bench::BlockShape& shape : shapes) call_paths(shape, options, device);
     return;
   }
   const std::string description = bench::device_description(device);

@@ -74,6 +74,10 @@ Row run_forward(const Problem& problem, const std::string& path, Purpose purpose
     profile(problem.device(), step);
     return row;
   }
+  if (purpose == Purpose::Turns) {
+    take_turns(problem.device(), step);
+    return row;
+  }
   row.timing = measure(problem.device(), step);
   row.bytes = problem.floor_bytes();
   row.flop = problem.flop();

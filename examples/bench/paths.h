@@ -28,10 +28,11 @@ struct Row {
 };
 
 /// What is done with a path.
-enum class Purpose { Time, Profile };
+enum class Purpose { Time, Profile, Turns };
 
-/// Times `path`, or calls it once for a profiler: "auto" is the five ops as `graph::compile` runs
-/// them, "fused" the fused op called directly, "unfused" the five ops one after another.
+/// Times `path`, calls it once for a profiler, or lets it take turns with another program: "auto"
+/// is the five ops as `graph::compile` runs them, "fused" the fused op called directly, "unfused"
+/// the five ops one after another.
 Row run_path(const Problem& problem, const std::string& path, Purpose purpose);
 
 }  // namespace bench

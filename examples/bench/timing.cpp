@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <iostream>
+#include <string>
 #include <vector>
 
 #include "normal.h"
@@ -89,6 +91,22 @@ Timing measure(Device device, const Step& step) {
     times.push_back(marks[sample - 1].elapsed_ms(marks[sample]) / static_cast<double>(calls));
   }
   return {median(times), device.is_cuda() ? host_time(device, step) : 0};
+}
+
+void take_turns(Device device, const Step& step) {
+  constexpr std::size_t kWarmUp = 64;  // until what each set of inputs keeps is there
+  std::size_t call = 0;
+  while (call < kWarmUp) step(call++);
+  synchronize(device);
+  std::cout << "ready" << std::endl;
+  for (std::string line; std::getline(std::cin, line);) {
+    step(call++);
+    synchronize(device);
+    const double start = now_ms();
+    step(call++);
+    synchronize(device);
+    std::cout << now_ms() - start << std::endl;
+  }
 }
 
 void profile(Device device, const Step& step) {

@@ -23,6 +23,10 @@ struct Timing {
 /// what the host does for the next call hides behind the device's work wherever it can.
 Timing measure(tenon::Device device, const Step& step);
 
+/// Warms up, prints "ready", and for each line of the standard input makes one untimed call and a
+/// timed one, whose milliseconds it prints: so that another program can take turns with this one.
+void take_turns(tenon::Device device, const Step& step);
+
 /// Calls `step` a few times, and then once between marks that a profiler started with
 /// "--profile-from-start off" records between. No times come of it.
 void profile(tenon::Device device, const Step& step);

@@ -3,6 +3,7 @@
 #include "tenon/core/shape.h"
 #include "tenon/ops/conv_rules.h"
 #include "tenon/ops/cpu/fused/conv_transpose2d_epilogue.h"
+#include "tenon/ops/cpu/winograd/plan.h"
 
 namespace tenon::ops {
 namespace {
@@ -69,6 +70,8 @@ bool fused_training_pays(const TensorSpec& x, const Shape& weight,
   if (all < kSmallConvolution) return true;
   const TensorSpec inputs[] = {x, {.shape = weight, .dtype = x.dtype, .device = x.device}};
   const Shape y = infer_conv_transpose2d("conv_transpose2d", options, inputs).shape;
+  // Both directions by minimal filtering, which the unfused gradients are not.
+  if (x.dtype == DType::Float32 && cpu::winograd::suits(x.shape, weight, y, options)) return true;
   const double products = products_per_output(weight, x.shape, options);
   const double shared = cpu::backward_keeps_images_whole(x.shape, weight, y, options)
                             ? kHandlingInProducts

@@ -11,6 +11,7 @@
 
 #include "tenon/ops/cpu/simd/function_source.h"
 #include "tenon/ops/cpu/simd/kernels.h"
+#include "tenon/ops/cpu/simd/matrix_source.h"
 #include "tenon/ops/cpu/simd/vector_source.h"
 
 namespace tenon::ops::cpu::simd::TENON_SIMD_NAMESPACE {
@@ -247,8 +248,7 @@ void transpose(const float* source, std::int64_t source_stride, std::int64_t row
     for (std::int64_t i = 0; i < rows; i += kLanes) {
       const std::int64_t height = least(kLanes, rows - i);
       Vector square[kLanes];
-      load_square(source + i * source_stride + j, source_stride, height, width, square);
-      transpose_square(square);
+      load_turned_part(source + i * source_stride + j, source_stride, height, width, square);
       store_square(square, width, height, target + j * target_stride + i, target_stride);
     }
   }
@@ -297,8 +297,7 @@ void pack_parts(const float* source, std::int64_t image_stride, std::int64_t ima
                 std::int64_t count, const LaneRow<float>& target) {
   const auto move = [&](std::int64_t first, std::int64_t width) __attribute__((always_inline)) {
     Vector square[kLanes];
-    load_square(source + first, image_stride, images, width, square);
-    transpose_square(square);
+    load_turned_part(source + first, image_stride, images, width, square);
     for_each_column<kParts>(target, first, width,
                             [&](int c, float* column) { store(column, square[c]); });
   };
@@ -321,9 +320,16 @@ void unpack_parts(const LaneRow<const float>& source, std::int64_t count, float*
                   std::int64_t image_stride, std::int64_t images) {
   const auto move = [&](std::int64_t first, std::int64_t width) __attribute__((always_inline)) {
     Vector square[kLanes] = {};
-    for_each_column<kParts>(source, first, width,
-                            [&](int c, const float* column) { square[c] = load(column); });
-    transpose_square(square);
+    if (width == kLanes) {
+      const float* columns[kLanes];
+      for_each_column<kParts>(source, first, kLanes,
+                              [&](int c, const float* column) { columns[c] = column; });
+      load_turned([&](int c) { return columns[c]; }, square);
+    } else {
+      for_each_column<kParts>(source, first, width,
+                              [&](int c, const float* column) { square[c] = load(column); });
+      transpose_square(square);
+    }
     store_square(square, images, width, target + first, image_stride);
   };
   for_each_square(count, move);
@@ -343,22 +349,13 @@ void unpack_lanes(const LaneRow<const float>& source, std::int64_t count, float*
 }  // namespace
 
 const Kernels& table() {
-  static constexpr Kernels kTable{TENON_SIMD_NAME,
-                                  kLanes,
-                                  TENON_SIMD_CHANNELS,
-                                  kMostVectors,
-                                  multiply_any,
-                                  correlate_any,
-                                  dot,
-                                  exponential_of,
-                                  apply,
-                                  gradient,
-                                  interleave,
-                                  split,
-                                  join,
-                                  transpose,
-                                  pack_lanes,
-                                  unpack_lanes};
+  static constexpr Kernels kTable{TENON_SIMD_NAME, kLanes,       TENON_SIMD_CHANNELS,
+                                  kMostVectors,    multiply_any, multiply_matrix,
+                                  add_rows,        data_factors, filter_factors,
+                                  correlate_any,   dot,          exponential_of,
+                                  apply,           gradient,     interleave,
+                                  split,           join,         transpose,
+                                  pack_lanes,      unpack_lanes};
   return kTable;
 }
 

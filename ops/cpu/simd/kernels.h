@@ -28,6 +28,47 @@ struct Product {
   std::int64_t sums_stride;  ///< from channel to channel
 };
 
+/// sums[i·sums_row + v·lanes + lane] = what they begin with +
+///     Σ_{k < depth} a[i·a_row + k·a_depth] · b[k·b_depth + v·b_vector + lane]
+struct MatrixProduct {
+  const float* a;
+  std::int64_t a_row, a_depth;  ///< from row to row, and from term to term
+  int rows;                     ///< 1 … Kernels::channels
+  const float* b;
+  std::int64_t b_depth, b_vector;
+  int vectors;  ///< 1 … Kernels::vectors
+  std::int64_t depth;
+  const float* start;  ///< what every row begins with, as many vectors; null: zeros
+  bool adds;           ///< begins with what `sums` holds instead
+  const float* ahead;  ///< fetched, from `ahead` to `ahead + depth·ahead_step`, for a later product
+  std::int64_t ahead_step;
+  float* sums;
+  std::int64_t sums_row;
+};
+
+/// target[n·target_step + v·target_vector + lane] =
+///     Σ_{r < count} signs[r] · rows[r][n·row_step + v·lanes + lane], for n < repeats
+struct SignedRows {
+  const float* rows[4] = {};
+  float signs[4] = {};     ///< 1 or -1; the first is 1
+  int count = 0;           ///< 1, 2 or 4
+  std::int64_t width = 0;  ///< of a row: a whole number of vectors
+  std::int64_t repeats = 1, row_step = 0;
+  float* target = nullptr;
+  std::int64_t target_step = 0, target_vector = 0;
+  bool adds = false;  ///< to what `target` holds
+};
+
+/// Elements d_j[n, i] = row[n·row_step + j·element_step + i] and what minimal filtering makes of
+/// them, factor f at target[f·target_factor + n·target_step + i / lanes·target_vector + i % lanes],
+/// for n < repeats and i < width, a whole number of vectors.
+struct FactorRows {
+  const float* row;
+  std::int64_t element_step, width, repeats, row_step;
+  float* target;
+  std::int64_t target_factor, target_step, target_vector;
+};
+
 /// For i < a_count and j < b_count, lane by lane:
 /// sums[(i + j·sums_stride)·lanes + lane] +=
 ///     Σ_{row < rows, k < columns} a[i·a_stride + row·a_row + k·lanes + lane] ·
@@ -70,6 +111,12 @@ struct Kernels {
   int vectors;       ///< likewise
 
   void (*multiply)(const Product& product);
+  void (*multiply_matrix)(const MatrixProduct& product);
+  void (*add_rows)(const SignedRows& rows);
+  /// d0 - d1, d1, d1 - d2, and where `count` is 5 instead of 3, d2, d2 - d3.
+  void (*data_factors)(const FactorRows& rows, int count);
+  /// d0, d0 + d1, d1.
+  void (*filter_factors)(const FactorRows& rows);
   void (*correlate)(const Correlation& correlation);
   /// sums[i·sums_stride + j] += Σ_k a[i·a_stride + k]·b[j·b_stride + k] for i < rows, j < columns,
   /// k < count.

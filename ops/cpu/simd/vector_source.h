@@ -164,6 +164,35 @@ inline void transpose_square(Vector rows[kLanes]) {
 }
 #endif
 
+/// A whole square's columns from memory, `row_of(r)` being where row r begins.
+template <class RowOf>
+inline void load_turned(const RowOf& row_of, Vector square[kLanes]) {
+#if TENON_SIMD_BYTES == 64
+  // Quarters of four rows put together as they are loaded, for which there is no waiting for the
+  // one unit that shuffles; then squares of 4 x 4 within quarters.
+  for (int j = 0; j < kLanes; j += 4) {
+    Vector rows[4];
+    for (int r = 0; r < 4; ++r) {
+      __m512 quarters = _mm512_castps128_ps512(_mm_loadu_ps(row_of(r) + j));
+      quarters = _mm512_insertf32x4(quarters, _mm_loadu_ps(row_of(r + 4) + j), 1);
+      quarters = _mm512_insertf32x4(quarters, _mm_loadu_ps(row_of(r + 8) + j), 2);
+      rows[r] = _mm512_insertf32x4(quarters, _mm_loadu_ps(row_of(r + 12) + j), 3);
+    }
+    const __m512d low_a = _mm512_castps_pd(_mm512_unpacklo_ps(rows[0], rows[1]));
+    const __m512d high_a = _mm512_castps_pd(_mm512_unpackhi_ps(rows[0], rows[1]));
+    const __m512d low_b = _mm512_castps_pd(_mm512_unpacklo_ps(rows[2], rows[3]));
+    const __m512d high_b = _mm512_castps_pd(_mm512_unpackhi_ps(rows[2], rows[3]));
+    square[j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low_a, low_b));
+    square[j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low_a, low_b));
+    square[j + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high_a, high_b));
+    square[j + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high_a, high_b));
+  }
+#else
+  for (int r = 0; r < kLanes; ++r) square[r] = load(row_of(r));
+  transpose_square(square);
+#endif
+}
+
 /// A square's rows from memory, zeros beyond `rows` and `width`; and to memory.
 inline void load_square(const float* from, std::int64_t stride, std::int64_t rows,
                         std::int64_t width, Vector square[kLanes]) {
@@ -177,6 +206,17 @@ inline void load_square(const float* from, std::int64_t stride, std::int64_t row
   }
   for (int r = 0; r < kLanes; ++r) {
     square[r] = r < rows ? load_most(from + r * stride, width) : Vector{};
+  }
+}
+
+/// A square's columns from memory, zeros beyond `rows` and `width`.
+inline void load_turned_part(const float* from, std::int64_t stride, std::int64_t rows,
+                             std::int64_t width, Vector square[kLanes]) {
+  if (rows >= kLanes && width >= kLanes) {
+    load_turned([&](int r) { return from + r * stride; }, square);
+  } else {
+    load_square(from, stride, rows, width, square);
+    transpose_square(square);
   }
 }
 

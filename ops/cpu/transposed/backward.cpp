@@ -9,6 +9,7 @@
 #include "tenon/ops/cpu/transposed/packed_weights.h"
 #include "tenon/ops/cpu/transposed/tile_input.h"
 #include "tenon/ops/cpu/transposed/weight_gradient.h"
+#include "tenon/ops/cpu/winograd/block.h"
 
 namespace tenon::ops::cpu {
 namespace {
@@ -399,6 +400,10 @@ void transposed_backward(const Tensor& x, const Tensor& weight, const Tensor& bi
                          const Tensor& grad_out, const ConvTranspose2dOptions& options,
                          const simd::Chain& chain, const Tensor& grad_x, const Tensor& grad_weight,
                          const Tensor& grad_bias) {
+  if (winograd_backward(x, weight, bias, grad_out, options, chain, grad_x, grad_weight,
+                        grad_bias)) {
+    return;
+  }
   if (batched_backward(x, weight, bias, grad_out, options, chain, grad_x, grad_weight, grad_bias)) {
     return;
   }

@@ -5,6 +5,7 @@
 #include "tenon/ops/cpu/batched/convolution.h"
 #include "tenon/ops/cpu/transposed/packed_weights.h"
 #include "tenon/ops/cpu/transposed/tile_input.h"
+#include "tenon/ops/cpu/winograd/block.h"
 
 namespace tenon::ops::cpu {
 namespace {
@@ -137,6 +138,7 @@ class Forward {
 void transposed_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
                         const ConvTranspose2dOptions& options, const simd::Chain* chain,
                         const Tensor& z) {
+  if (winograd_transposed(x, weight, bias, options, chain, z)) return;
   if (batched_transposed(x, weight, bias, options, chain, z)) return;
   const TransposedPlan plan(x.shape(), weight.shape(), z.shape(), options);
   Forward(plan, simd::kernels(), weight, bias, chain).run(x.data<float>(), z.data<float>());
