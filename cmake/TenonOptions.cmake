@@ -16,9 +16,6 @@ function(tenon_compile_options target)
     # GCC 12 warns of uninitialised variables inside its own AVX-512 headers (GCC bug 105593).
     target_compile_options(
       ${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
-    # Joining stores of single numbers to vectors, GCC 12.2 at -O3 writes wrong ones: tuned for some
-    # processors (-march=icelake-server, say) it gave a case in a test's list another's numbers.
-    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-fno-tree-slp-vectorize>")
   endif()
   if(TENON_SANITIZE)
     # Optimised a little, with assertions (Eigen's too) and line numbers in the reports.
