@@ -55,7 +55,6 @@ class Backward {
   void run(const float* x, const float* grad_out) const {
     const std::int64_t items = (plan_.batch + images_ - 1) / images_;
     const std::int64_t grain = (items + kMostChunks - 1) / kMostChunks;
-    const Scratch<float> weight_sums(gradients_.weight != nullptr ? weight_gradient_.size() : 0);
     const Scratch<float> bias_sums(plan_.out_channels);
     OrderedCommit commit;
     parallel_for(0, (items + grain - 1) / grain, 1, [&](std::int64_t chunk, std::int64_t) {
@@ -69,11 +68,12 @@ class Backward {
             }
           },
           [&] {
-            commit_sums(buffers.weight_sums, chunk > 0, weight_sums);
-            commit_sums(buffers.bias_sums, chunk > 0, bias_sums);
+            // In the gradient's own memory, of the same size.
+            commit_sums(buffers.weight_sums, chunk > 0, gradients_.weight);
+            commit_sums(buffers.bias_sums, chunk > 0, bias_sums.data());
           });
     });
-    if (gradients_.weight != nullptr) weight_gradient_.store(weight_sums.data(), gradients_.weight);
+    if (gradients_.weight != nullptr) store_weight_gradient();
     if (gradients_.bias != nullptr) {
       std::copy_n(bias_sums.data(), bias_sums.size(), gradients_.bias);
     }
@@ -111,16 +111,23 @@ class Backward {
     mutable LinesAhead ahead{};
   };
 
-  static void add(const Scratch<float>& part, const Scratch<float>& sum) {
-    for (std::int64_t i = 0; i < part.size(); ++i) sum.data()[i] += part.data()[i];
+  static void add(const Scratch<float>& part, float* sum) {
+    for (std::int64_t i = 0; i < part.size(); ++i) sum[i] += part.data()[i];
   }
 
-  static void commit_sums(const Scratch<float>& part, bool adds, const Scratch<float>& sum) {
+  static void commit_sums(const Scratch<float>& part, bool adds, float* sum) {
     if (adds) {
       add(part, sum);
     } else {
-      std::copy_n(part.data(), part.size(), sum.data());
+      std::copy_n(part.data(), part.size(), sum);
     }
+  }
+
+  /// Brings the sums, which lie in the gradient's memory, into its order.
+  void store_weight_gradient() const {
+    const Scratch<float> sums(weight_gradient_.size());
+    std::copy_n(gradients_.weight, sums.size(), sums.data());
+    weight_gradient_.store(sums.data(), gradients_.weight);
   }
 
   /// Rows of tiles of x, and tiles, whose products are computed together.
@@ -182,7 +189,7 @@ class Backward {
                           .target_vector = kernels_.lanes,
                           .adds = true};
     kernels_.add_rows(rows);
-    add(buffers.row_sums, buffers.bias_sums);
+    add(buffers.row_sums, buffers.bias_sums.data());
   }
 
   void compute_grad_x(std::int64_t images, float* grad_x, const Buffers& buffers) const {
