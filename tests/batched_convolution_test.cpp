@@ -13,28 +13,14 @@
 namespace tenon {
 namespace {
 
+using test::for_all_threads;
 using test::normal;
-using test::ThreadsGuard;
 
 constexpr auto kFloat32 = DType::Float32;
 constexpr auto kFloat64 = DType::Float64;
 
 /// Fills all vectors but a lane of the last one, whether they have 4, 8 or 16.
 constexpr std::int64_t kBatch = 15;
-
-/// What `compute` gives, which must be the same for any number of threads.
-template <class Compute>
-std::vector<Tensor> for_all_threads(const Compute& compute) {
-  const ThreadsGuard one(1);
-  const std::vector<Tensor> results = compute();
-  for (const int threads : {2, 5}) {
-    SCOPED_TRACE(testing::Message() << threads << " threads");
-    const ThreadsGuard guard(threads);
-    const std::vector<Tensor> others = compute();
-    for (std::size_t i = 0; i < results.size(); ++i) test::expect_same_bits(others[i], results[i]);
-  }
-  return results;
-}
 
 void expect_near(const std::vector<Tensor>& results, const std::vector<Tensor>& exact) {
   ASSERT_EQ(results.size(), exact.size());

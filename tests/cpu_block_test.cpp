@@ -11,7 +11,6 @@ namespace tenon {
 namespace {
 
 using test::BlockCase;
-using test::ThreadsGuard;
 
 /// z, and the gradients of x, weight and bias.
 std::vector<Tensor> run(const BlockCase& block, DType dtype) {
@@ -26,21 +25,8 @@ std::vector<Tensor> run(const BlockCase& block, DType dtype) {
   return results;
 }
 
-std::vector<Tensor> run(const BlockCase& block, int threads) {
-  const ThreadsGuard guard(threads);
-  return run(block, DType::Float32);
-}
-
 void expect_the_same_for_all_threads(const BlockCase& block) {
-  const std::vector<Tensor> one = run(block, 1);
-  for (const int threads : {2, 7}) {
-    SCOPED_TRACE(testing::Message() << threads << " threads");
-    const std::vector<Tensor> many = run(block, threads);
-    for (std::size_t i = 0; i < one.size(); ++i) {
-      SCOPED_TRACE(testing::Message() << "result " << i << " of z and the gradients");
-      test::expect_same_bits(many[i], one[i]);
-    }
-  }
+  test::for_all_threads([&] { return run(block, DType::Float32); });
 }
 
 class DrawnThreads : public testing::TestWithParam<int> {};

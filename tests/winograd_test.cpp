@@ -13,8 +13,8 @@
 namespace tenon {
 namespace {
 
+using test::for_all_threads;
 using test::normal;
-using test::ThreadsGuard;
 
 constexpr auto kFloat32 = DType::Float32;
 constexpr auto kFloat64 = DType::Float64;
@@ -35,20 +35,6 @@ std::vector<Case> cases() {
           {{4, 32, 10, 10}, {32, 32, 2, 2}, {.padding = 1}},
           {{2, 32, 8, 10}, {32, 32, 6, 2}, {.stride = {3, 1}, .padding = {2, 0}}},
           {{1, 32, 8, 8}, {32, 96, 6, 8}, {.stride = {3, 4}, .padding = {1, 2}}}};
-}
-
-/// What `compute` gives, which must be the same for any number of threads.
-template <class Compute>
-std::vector<Tensor> for_all_threads(const Compute& compute) {
-  const ThreadsGuard one(1);
-  const std::vector<Tensor> results = compute();
-  for (const int threads : {2, 7}) {
-    SCOPED_TRACE(testing::Message() << threads << " threads");
-    const ThreadsGuard guard(threads);
-    const std::vector<Tensor> others = compute();
-    for (std::size_t i = 0; i < results.size(); ++i) test::expect_same_bits(others[i], results[i]);
-  }
-  return results;
 }
 
 class Winograd : public testing::TestWithParam<int> {

@@ -4,6 +4,7 @@
 
 #include "tenon/core/cpu/sum.h"
 #include "tenon/ops/cpu/batched/convolution.h"
+#include "tenon/ops/cpu/fused/block_gradients.h"
 #include "tenon/ops/cpu/ordered_commit.h"
 #include "tenon/ops/cpu/transposed/gradient_tiles.h"
 #include "tenon/ops/cpu/transposed/packed_weights.h"
@@ -26,12 +27,6 @@ std::int64_t tiles_per_chunk(std::int64_t tiles, std::int64_t positions) {
                   (kLeastPositions + positions - 1) / positions);
 }
 
-struct Gradients {
-  float* x;
-  float* weight;
-  float* bias;
-};
-
 /// One call of the backward. For each tile: the gradient of z, split into phases, becomes dy in
 /// place, row by row as y is computed again; dx is a correlation of dy's phases, and the weight
 /// gradient a sum over positions of products of x and dy, of which dy is turned so that output
@@ -40,7 +35,7 @@ class Backward {
  public:
   Backward(const TransposedPlan& plan, const simd::Kernels& kernels, const simd::Chain& chain,
            const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& grad_out,
-           const Gradients& gradients)
+           const BlockGradients& gradients)
       : plan_(plan),
         kernels_(kernels),
         chain_(chain),
@@ -386,7 +381,7 @@ class Backward {
   Scratch<float> bias_;
   const float* x_;
   const float* grad_out_;
-  Gradients gradients_;
+  BlockGradients gradients_;
   std::vector<std::int32_t> offsets_{};
 };
 
@@ -407,12 +402,9 @@ void transposed_backward(const Tensor& x, const Tensor& weight, const Tensor& bi
   if (batched_backward(x, weight, bias, grad_out, options, chain, grad_x, grad_weight, grad_bias)) {
     return;
   }
-  const auto data = [](const Tensor& tensor) {
-    return tensor.defined() ? tensor.data<float>() : nullptr;
-  };
   const TransposedPlan plan(x.shape(), weight.shape(), grad_out.shape(), options);
   Backward(plan, simd::kernels(), chain, x, weight, bias, grad_out,
-           {data(grad_x), data(grad_weight), data(grad_bias)})
+           BlockGradients::of(grad_x, grad_weight, grad_bias))
       .run();
 }
 

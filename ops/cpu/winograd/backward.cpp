@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "tenon/core/parallel.h"
+#include "tenon/ops/cpu/fused/block_gradients.h"
 #include "tenon/ops/cpu/ordered_commit.h"
 #include "tenon/ops/cpu/winograd/block.h"
 #include "tenon/ops/cpu/winograd/outputs.h"
@@ -18,12 +19,6 @@ constexpr std::int64_t kLeastItems = 4;
 /// Partial sums of the weight gradient, at most.
 constexpr std::int64_t kMostChunks = 64;
 
-struct Gradients {
-  float* x;
-  float* weight;
-  float* bias;
-};
-
 /// Some images at a time: the gradient of z with channels side by side, which becomes dy in place
 /// as y is computed again; of it dx and the weight gradient.
 ///
@@ -35,7 +30,7 @@ struct Gradients {
 class Backward {
  public:
   Backward(const Plan& plan, const simd::Kernels& kernels, const simd::Chain& chain,
-           const Tensor& weight, const Tensor& bias, const Gradients& gradients)
+           const Tensor& weight, const Tensor& bias, const BlockGradients& gradients)
       : plan_(plan),
         kernels_(kernels),
         chain_(chain),
@@ -297,7 +292,7 @@ class Backward {
   const Plan& plan_;
   const simd::Kernels& kernels_;
   const simd::Chain& chain_;
-  Gradients gradients_;
+  BlockGradients gradients_;
   Outputs outputs_;
   Filters filters_;
   WeightGradient weight_gradient_;
@@ -313,12 +308,9 @@ bool winograd_backward(const Tensor& x, const Tensor& weight, const Tensor& bias
                        const simd::Chain& chain, const Tensor& grad_x, const Tensor& grad_weight,
                        const Tensor& grad_bias) {
   if (!winograd::suits(x.shape(), weight.shape(), grad_out.shape(), options)) return false;
-  const auto data = [](const Tensor& tensor) {
-    return tensor.defined() ? tensor.data<float>() : nullptr;
-  };
   const winograd::Plan plan(x.shape(), weight.shape(), grad_out.shape(), options);
   winograd::Backward(plan, simd::kernels(), chain, weight, bias,
-                     {data(grad_x), data(grad_weight), data(grad_bias)})
+                     BlockGradients::of(grad_x, grad_weight, grad_bias))
       .run(x.data<float>(), grad_out.data<float>());
   return true;
 }

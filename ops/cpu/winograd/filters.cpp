@@ -26,21 +26,22 @@ std::string name_of(std::string name, const Plan& plan, const simd::Kernels& ker
 }  // namespace
 
 Filters Filters::forward(const Plan& plan, const simd::Kernels& kernels, const Tensor& weight) {
-  Filters filters(kernels, plan.in_channels, plan.out_channels);
-  filters.packed_ = derived(weight, name_of("minimal filters", plan, kernels), [&] {
-    const Tensor packed = empty({plan.phases() * kFactors * filters.depth_ * filters.width_});
-    filters.pack(plan, weight, false, packed);
-    return packed;
-  });
-  return filters;
+  return packed(plan, kernels, weight, false);
 }
 
 Filters Filters::gradient(const Plan& plan, const simd::Kernels& kernels, const Tensor& weight) {
-  Filters filters(kernels, plan.out_channels, plan.in_channels);
-  filters.packed_ = derived(weight, name_of("minimal filters' gradient", plan, kernels), [&] {
-    const Tensor packed = empty({plan.phases() * kFactors * filters.depth_ * filters.width_});
-    filters.pack(plan, weight, true, packed);
-    return packed;
+  return packed(plan, kernels, weight, true);
+}
+
+Filters Filters::packed(const Plan& plan, const simd::Kernels& kernels, const Tensor& weight,
+                        bool turned) {
+  Filters filters(kernels, turned ? plan.out_channels : plan.in_channels,
+                  turned ? plan.in_channels : plan.out_channels);
+  const char* name = turned ? "minimal filters' gradient" : "minimal filters";
+  filters.packed_ = derived(weight, name_of(name, plan, kernels), [&] {
+    const Tensor matrices = empty({plan.phases() * kFactors * filters.depth_ * filters.width_});
+    filters.pack(plan, weight, turned, matrices);
+    return matrices;
   });
   return filters;
 }

@@ -83,6 +83,9 @@ class Filters {
         depth_(depth),
         width_(width),
         strips_(width / kernels.lanes, kernels.vectors) {}
+  /// `turned`: those of the data gradient.
+  static Filters packed(const Plan& plan, const simd::Kernels& kernels, const Tensor& weight,
+                        bool turned);
   void pack(const Plan& plan, const Tensor& weight, bool turned, const Tensor& packed) const;
 
   const simd::Kernels& kernels_;
