@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tenon/core/autograd.h"
+#include "tenon/core/captured_step.h"
 #include "tenon/core/derived.h"
 #include "tenon/core/device.h"
 #include "tenon/core/dtype.h"

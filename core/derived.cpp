@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "tenon/core/autograd.h"
+#include "tenon/core/recording.h"
 #include "tenon/core/tensor_body.h"
 
 namespace tenon {
@@ -52,10 +53,21 @@ Tensor derived(const Tensor& source, std::string_view name, const std::function<
   const detail::TensorBody& body = detail::body_of(source);
   const NoGradGuard no_history;
   if (body.storage == nullptr || !body.storage->owned()) return make();
-  detail::DerivedTensors& kept = body.storage->derived();
   // With the version before `make`: a change while it runs leaves what is kept outdated.
   detail::DerivedKey key{std::string(name), source.version(), body.offset,
                          body.shape,        body.strides,     body.dtype};
+  if (detail::Recording* recording = detail::Recording::current()) {
+    // What was kept before is of contents that replays will have changed, and what is computed now
+    // has no values yet.
+    const Tensor found = recording->find_derived(body.storage.get(), key);
+    if (found.defined()) return found;
+    Tensor made = make();
+    if (!made.defined()) return made;
+    made = detail::without_history(made);
+    recording->keep_derived(body.storage, std::move(key), made);
+    return made;
+  }
+  detail::DerivedTensors& kept = body.storage->derived();
   if (const Tensor found = kept.find(key, Stream::current(body.device)); found.defined()) {
     return found;
   }

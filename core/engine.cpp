@@ -9,6 +9,7 @@
 #include "tenon/core/factories.h"
 #include "tenon/core/kernels.h"
 #include "tenon/core/node.h"
+#include "tenon/core/recording.h"
 #include "tenon/core/structural.h"
 
 namespace tenon {
@@ -62,7 +63,7 @@ void accumulate_into(detail::TensorBody& owner, Tensor gradient) {
       is_dense(owner.shape, owner.strides) ? owner.strides : contiguous_strides(owner.shape);
   if (grad.defined() && !grad_mode && !grad.requires_grad() && fills_its_memory(grad)) {
     // The same tensor as before, so that handles to it see the sum.
-    grad.body()->storage->bump_version();
+    detail::bump_version(grad);
     kernels::add(grad, gradient, grad);
   } else if (grad.defined()) {
     grad = accumulate(grad, gradient);
@@ -205,7 +206,11 @@ class Engine {
     }
     if (node.is_accumulator()) {
       if (!capturing_) {
-        accumulate_into(*node.leaf().body(), std::move(gradients[0]));
+        const auto& leaf = node.leaf().body();
+        if (detail::Recording* recording = detail::Recording::current()) {
+          recording->note_gradient(leaf, true);
+        }
+        accumulate_into(*leaf, std::move(gradients[0]));
       }
       return;
     }
@@ -319,6 +324,9 @@ Tensor Tensor::grad() const {
 void Tensor::set_grad(const Tensor& grad) const {
   TENON_CHECK(!grad.defined() || grad.spec() == spec(), "set_grad: the gradient is ", grad.spec(),
               " but the tensor is ", spec());
+  if (detail::Recording* recording = detail::Recording::current()) {
+    recording->note_gradient(body_, false);
+  }
   if (grad.defined() || body_->autograd != nullptr) body_->autograd_state().grad = grad;
 }
 

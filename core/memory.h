@@ -56,6 +56,8 @@ class Storage {
   std::byte* data() const { return data_; }
   std::size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
+  /// The stream that it was allocated on.
+  const Stream& home() const { return home_; }
   /// True for memory of our own allocator, which nobody else writes to.
   bool owned() const { return owned_; }
 

@@ -6,6 +6,7 @@
 
 #include "tenon/core/autograd.h"
 #include "tenon/core/node.h"
+#include "tenon/core/recording.h"
 #include "tenon/core/recycled.h"
 
 namespace tenon {
@@ -88,7 +89,10 @@ std::vector<Tensor> call(std::shared_ptr<const Op> op, std::span<const Tensor> i
   check_inputs(*op, inputs, input_specs);
   const std::vector<TensorSpec> output_specs = op->infer(input_specs);
   if (active_trace != nullptr) return active_trace->record(std::move(op), inputs, output_specs);
+  detail::Recording* const recording = detail::Recording::current();
+  if (recording != nullptr) recording->note_op(op->name(), inputs);
   std::vector<Tensor> outputs = run_forward(*op, inputs, output_specs);
+  if (recording != nullptr) recording->note_results(outputs);
   if (records_history(*op, inputs)) {
     const auto node = detail::make_recycled<Node>(std::move(op), inputs, input_specs, outputs);
     for (std::size_t i = 0; i < outputs.size(); ++i) {

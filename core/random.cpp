@@ -8,6 +8,7 @@
 #include "tenon/core/cuda/random.h"
 #include "tenon/core/dispatch.h"
 #include "tenon/core/half.h"
+#include "tenon/core/recording.h"
 #include "tenon/core/tensor_body.h"
 
 namespace tenon {
@@ -19,6 +20,11 @@ template <class Kernel>
 void fill(const Tensor& target, Generator& generator, const Kernel& kernel) {
   const Tensor values = target.is_contiguous() ? target : detail::make_empty(target.spec());
   const auto blocks = static_cast<std::uint64_t>((target.numel() + 3) / 4);
+  if (const detail::Recording* recording = detail::Recording::current()) {
+    TENON_CHECK(target.device() == recording->device() && &generator == &default_generator(),
+                "random numbers: a CapturedStep of ", recording->device(),
+                " draws on its own device, from the default generator");
+  }
   const std::uint64_t first = generator.advance(blocks);
   kernel(values, generator.seed(), first);
   if (!values.is_same(target)) target.copy_(values);
@@ -90,7 +96,12 @@ Generator& default_generator() {
   return generator;
 }
 
-void manual_seed(std::uint64_t seed) { default_generator().set_state(seed, 0); }
+void manual_seed(std::uint64_t seed) {
+  if (const detail::Recording* recording = detail::Recording::current()) {
+    detail::refuse_while_recording(recording->device(), "manual_seed", "set the seed outside it");
+  }
+  default_generator().set_state(seed, 0);
+}
 
 void uniform_(const Tensor& tensor, double low, double high, Generator& generator) {
   visit_floating(tensor.dtype(), "uniform_", [&]<class T>() {

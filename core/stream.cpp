@@ -9,6 +9,7 @@
 #include "tenon/core/cuda/runtime.h"
 #endif
 #include "tenon/core/error.h"
+#include "tenon/core/recording.h"
 
 namespace tenon {
 namespace {
@@ -90,6 +91,7 @@ Event::Event(Device device) : device_(device) {
 void Event::record() {
   host_ms_ = steady_ms();
   if (device_.is_cpu()) return;
+  detail::refuse_while_recording(device_, "Event::record", "record it outside the step");
   const cuda::DeviceGuard guard(device_);
   TENON_CUDA_CHECK(cudaEventRecord(event_of(handle_), cuda::current_stream(device_)));
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "tenon/core/device.h"
 
@@ -25,6 +26,13 @@ class Stream {
   /// launches cost the host less than to CUDA's; each of the two waits for the other's work, as
   /// CUDA's streams do unless they are asked not to.
   void* handle() const;
+
+  /// A stream of `device` that ends with the last owner of `handle`, a `cudaStream_t`. For core.
+  static Stream own(Device device, std::shared_ptr<void> handle) {
+    return {device, std::move(handle)};
+  }
+  /// What keeps it alive; null for the default stream. For core.
+  const std::shared_ptr<void>& owner() const { return handle_; }
 
  private:
   friend class StreamGuard;
@@ -52,7 +60,8 @@ class Event {
  public:
   explicit Event(Device device);
 
-  /// Marks the work sent to the device's current stream so far.
+  /// Marks the work sent to the device's current stream so far. Throws `Error` while a
+  /// `CapturedStep` is recorded there.
   void record();
   /// Makes later work of `stream` wait for the mark.
   void block(const Stream& stream) const;

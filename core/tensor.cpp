@@ -7,6 +7,7 @@
 #include "tenon/core/autograd.h"
 #include "tenon/core/half.h"
 #include "tenon/core/kernels.h"
+#include "tenon/core/recording.h"
 #include "tenon/core/recycled.h"
 #include "tenon/core/tensor_body.h"
 
@@ -195,7 +196,13 @@ void detail::begin_in_place(const Tensor& tensor, const char* op) {
                 " is expanded, several elements share one place in memory; "
                 "clone() the tensor first");
   }
-  tensor.body()->storage->bump_version();
+  bump_version(tensor);
+}
+
+void detail::bump_version(const Tensor& tensor) {
+  const std::shared_ptr<Storage>& storage = tensor.body()->storage;
+  storage->bump_version();
+  if (Recording* recording = Recording::current()) recording->note_change(storage);
 }
 
 const Tensor& Tensor::copy_(const Tensor& source) const {
@@ -226,7 +233,7 @@ const Tensor& Tensor::bump_version() const {
   const detail::TensorBody& body = body_of(*this);
   TENON_CHECK(body.traced == nullptr,
               "bump_version: a tensor being traced has no elements to change");
-  body.storage->bump_version();
+  detail::bump_version(*this);
   return *this;
 }
 

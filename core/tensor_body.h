@@ -95,6 +95,9 @@ Tensor make_traced(const TensorSpec& spec, std::shared_ptr<const TracedValue> va
 /// naming `op` where the change would make a gradient wrong, or where elements share memory
 /// (expanded dimensions), and bumps the version.
 void begin_in_place(const Tensor& tensor, const char* op);
+/// Says that the contents of `tensor`'s memory change: counts its version, which a `CapturedStep`
+/// that is being recorded then does at every replay.
+void bump_version(const Tensor& tensor);
 
 }  // namespace detail
 }  // namespace tenon

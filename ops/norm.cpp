@@ -111,8 +111,8 @@ std::vector<Tensor> BatchNormOp::forward(std::span<const Tensor> inputs,
     TENON_DISPATCH(x.device(), batch_statistics(x, options_.eps, options_.momentum, running_mean,
                                                 running_var, mean, inverse));
     if (has_.running) {
-      running_mean.body()->storage->bump_version();
-      running_var.body()->storage->bump_version();
+      tenon::detail::bump_version(running_mean);
+      tenon::detail::bump_version(running_var);
     }
   } else {
     TENON_DISPATCH(x.device(),

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tenon/core/recording.h"
 #include "tenon/core/tensor_body.h"
 #include "tenon/ops/cpu/optimizer_step.h"
 #include "tenon/ops/cuda/optimizer_step.h"
@@ -27,7 +28,11 @@ void check_state(std::string_view op, const Tensor& parameter,
   }
 }
 
-void bump_version(const Tensor& tensor) { tensor.body()->storage->bump_version(); }
+/// The graph would have this step's rate and count in it for ever.
+void refuse_recording(std::string_view op, const Tensor& parameter) {
+  tenon::detail::refuse_while_recording(parameter.device(), op,
+                                        "let the optimizer step outside, after it");
+}
 
 /// Calls `update` with the operands of one dtype and device at a time, in their order.
 template <class Operands, class Update>
@@ -58,29 +63,31 @@ void sgd_step(std::span<const SgdOperands> operands, const SgdStep& step) {
   const bool has_buffer = step.momentum != 0;
   for (const SgdOperands& one : operands) {
     check_state("sgd_step", one.parameter, {&one.grad});
+    refuse_recording("sgd_step", one.parameter);
     if (has_buffer) check_state("sgd_step", one.parameter, {&one.momentum_buffer});
   }
   for_each_kind(operands, [&](std::span<const SgdOperands> kind) {
     TENON_DISPATCH(kind[0].parameter.device(), sgd_step(kind, step));
   });
   for (const SgdOperands& one : operands) {
-    bump_version(one.parameter);
-    if (has_buffer) bump_version(one.momentum_buffer);
+    tenon::detail::bump_version(one.parameter);
+    if (has_buffer) tenon::detail::bump_version(one.momentum_buffer);
   }
 }
 
 void adam_step(std::span<const AdamOperands> operands, const AdamStep& step) {
   for (const AdamOperands& one : operands) {
     check_state("adam_step", one.parameter, {&one.grad, &one.m, &one.v});
+    refuse_recording("adam_step", one.parameter);
     TENON_CHECK(one.count >= 1, "adam_step: steps count from 1, got ", one.count);
   }
   for_each_kind(operands, [&](std::span<const AdamOperands> kind) {
     TENON_DISPATCH(kind[0].parameter.device(), adam_step(kind, step));
   });
   for (const AdamOperands& one : operands) {
-    bump_version(one.parameter);
-    bump_version(one.m);
-    bump_version(one.v);
+    tenon::detail::bump_version(one.parameter);
+    tenon::detail::bump_version(one.m);
+    tenon::detail::bump_version(one.v);
   }
 }
 

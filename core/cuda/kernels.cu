@@ -5,6 +5,7 @@
 #include "tenon/core/cuda/reduce.cuh"
 #include "tenon/core/cuda/staging.h"
 #include "tenon/core/kernels.h"
+#include "tenon/core/recording.h"
 
 namespace tenon::cuda {
 namespace {
@@ -61,6 +62,8 @@ void copy_local(const Tensor& source, const Tensor& target) {
 /// A copy between devices of dense tensors alike in shape, strides and dtype.
 void copy_bytes(const Tensor& source, const Tensor& target) {
   const Device gpu = target.device().is_cuda() ? target.device() : source.device();
+  tenon::detail::refuse_while_recording(gpu, "a copy between devices",
+                                        "copy before or after the step, into a tensor it reads");
   const DeviceGuard guard(gpu);
   const auto bytes = static_cast<std::size_t>(source.numel()) * item_size(source.dtype());
   if (source.device().is_cpu()) {

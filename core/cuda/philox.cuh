@@ -5,7 +5,9 @@
 
 #include "tenon/core/cuda/elementwise.cuh"
 #include "tenon/core/cuda/launch.cuh"
+#include "tenon/core/cuda/random.h"
 #include "tenon/core/cuda/runtime.h"
+#include "tenon/core/recording.h"
 #include "tenon/core/tensor.h"
 
 namespace tenon::cuda {
@@ -33,12 +35,18 @@ __device__ inline uint4 philox_block(std::uint64_t seed, std::uint64_t index) {
 inline constexpr int kPhiloxThreads = 256;
 
 /// target[4b … 4b + 3] = draw(block first_block + b), four values of type `T`, the last block cut
-/// off at `count`. `aligned`: four values can be stored as one.
+/// off at `count`. `aligned`: four values can be stored as one. `recorded`: null, or the state that
+/// the replay of a recorded step is in.
 template <class T, class Draw>
 __global__ void __launch_bounds__(kPhiloxThreads)
     philox_kernel(PreviousKernel previous, T* target, std::int64_t count, bool aligned,
-                  std::uint64_t seed, std::uint64_t first_block, const Draw draw) {
+                  std::uint64_t seed, std::uint64_t first_block, const RandomState* recorded,
+                  const Draw draw) {
   previous.wait();
+  if (recorded != nullptr) {
+    seed = recorded->seed;
+    first_block += recorded->shift;
+  }
   const std::int64_t block = std::int64_t{blockIdx.x} * kPhiloxThreads + threadIdx.x;
   const std::int64_t begin = 4 * block;
   if (begin >= count) return;
@@ -63,10 +71,13 @@ void fill_from_philox(const Tensor& target, std::uint64_t seed, std::uint64_t fi
   const DeviceGuard guard(target.device());
   T* data = static_cast<T*>(target.raw_data());
   const bool aligned = reinterpret_cast<std::uintptr_t>(data) % sizeof(Pack<T, 4>) == 0;
+  const auto* recording = tenon::detail::Recording::current();
+  const auto* recorded =
+      recording == nullptr ? nullptr : static_cast<const RandomState*>(recording->random_state());
   constexpr std::int64_t kABlock = 4 * kPhiloxThreads;
   launch<philox_kernel<T, Draw>>(
       {static_cast<unsigned>((count + kABlock - 1) / kABlock), kPhiloxThreads}, target.device(),
-      data, count, aligned, seed, first_block, draw);
+      data, count, aligned, seed, first_block, recorded, draw);
 }
 
 }  // namespace tenon::cuda

@@ -65,7 +65,18 @@ struct Bernoulli {
   }
 };
 
+__global__ void set_random_state_kernel(PreviousKernel previous, RandomState* state,
+                                        RandomState value) {
+  previous.wait();
+  *state = value;
+}
+
 }  // namespace
+
+void set_random_state(void* state, Device device, const RandomState& value) {
+  const DeviceGuard guard(device);
+  launch<set_random_state_kernel>({1, 1}, device, static_cast<RandomState*>(state), value);
+}
 
 void uniform(const Tensor& target, double low, double width, double last, std::uint64_t seed,
              std::uint64_t first_block) {

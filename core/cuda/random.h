@@ -8,6 +8,14 @@
 
 namespace tenon::cuda {
 
+/// What random kernels of a recorded step read in place of their arguments.
+struct RandomState {
+  std::uint64_t seed;
+  std::uint64_t shift;  // to be added to the number of the first block, modulo 2^64
+};
+/// Writes `value` to `state`, memory of `device`, in its current stream.
+void set_random_state(void* state, Device device, const RandomState& value);
+
 /// low + width·fraction, where the fraction has the bits of the dtype; at most `last`.
 void uniform(const Tensor& target, double low, double width, double last, std::uint64_t seed,
              std::uint64_t first_block);

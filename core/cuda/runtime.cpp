@@ -5,9 +5,11 @@
 #include <cstdlib>
 #include <mutex>
 
+#include "tenon/core/cuda/capture.h"
 #include "tenon/core/cuda/small_blocks.h"
 #include "tenon/core/error.h"
 #include "tenon/core/memory_counters.h"
+#include "tenon/core/recording.h"
 #include "tenon/core/stream.h"
 
 namespace tenon::cuda {
@@ -95,18 +97,30 @@ cudaStream_t current_stream(Device device) {
   return static_cast<cudaStream_t>(Stream::current(device).handle());
 }
 
-void wait_for(cudaStream_t stream, Device device) {
+namespace {
+
+/// Called before each wait.
+void begin_wait(Device device) {
+  tenon::detail::refuse_while_recording(
+      device, "waiting for the device (item, to_vector, a copy to the CPU, synchronize)",
+      "do it after the step");
   state(device).waits.fetch_add(1, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+void wait_for(cudaStream_t stream, Device device) {
+  begin_wait(device);
   TENON_CUDA_CHECK(cudaStreamSynchronize(stream));
 }
 
 void wait_for(cudaEvent_t event, Device device) {
-  state(device).waits.fetch_add(1, std::memory_order_relaxed);
+  begin_wait(device);
   TENON_CUDA_CHECK(cudaEventSynchronize(event));
 }
 
 void wait_for_all(Device device) {
-  state(device).waits.fetch_add(1, std::memory_order_relaxed);
+  begin_wait(device);
   const DeviceGuard guard(device);
   TENON_CUDA_CHECK(cudaDeviceSynchronize());
 }
@@ -117,7 +131,19 @@ std::int64_t wait_count(Device device) {
 
 const DeviceProperties& properties(Device device) { return state(device).properties; }
 
+void order_after(cudaStream_t stream, cudaStream_t other) noexcept {
+  cudaEvent_t event = nullptr;
+  if (stream == other || cudaEventCreateWithFlags(&event, cudaEventDisableTiming) != cudaSuccess) {
+    return;
+  }
+  cudaEventRecord(event, other);
+  cudaStreamWaitEvent(stream, event);
+  cudaEventDestroy(event);
+}
+
 namespace {
+
+cudaStream_t stream_of(const Stream& stream) { return static_cast<cudaStream_t>(stream.handle()); }
 
 /// A small block that was kept, or null. Only the default stream's are: it is one for all threads,
 /// it is never destroyed, and what it sends next runs after what used the block before.
@@ -170,7 +196,9 @@ void release_unused(DeviceState& s, Device device) {
 
 void* allocate(std::size_t bytes, Device device) {
   DeviceState& s = state(device);
-  const cudaStream_t stream = current_stream(device);
+  const Stream current = Stream::current(device);
+  if (CapturePool* pool = capture_pool(current)) return pool->take(bytes);
+  const cudaStream_t stream = stream_of(current);
   void* data = take_block(s, bytes, stream);
   if (data == nullptr) {
     const DeviceGuard guard(device);
@@ -187,25 +215,30 @@ void* allocate(std::size_t bytes, Device device) {
   return data;
 }
 
-namespace {
-
-cudaStream_t stream_of(const Stream& stream) { return static_cast<cudaStream_t>(stream.handle()); }
-
-/// Makes later work of `stream` wait for what `other` has been sent so far.
-void order_after(cudaStream_t stream, cudaStream_t other) noexcept {
-  cudaEvent_t event = nullptr;
-  if (stream == other || cudaEventCreateWithFlags(&event, cudaEventDisableTiming) != cudaSuccess) {
-    return;
-  }
-  cudaEventRecord(event, other);
-  cudaStreamWaitEvent(stream, event);
-  cudaEventDestroy(event);
+void* allocate_while_capturing(std::size_t bytes, Device device) {
+  DeviceState& s = state(device);
+  const DeviceGuard guard(device);
+  void* const data = allocate_from_pool(bytes, s.default_stream);
+  if (data == nullptr) fail_without_memory(s, bytes, device);
+  s.counters.add(static_cast<std::int64_t>(bytes));
+  return data;
 }
 
-}  // namespace
+void free_default(void* data, std::size_t bytes, Device device,
+                  std::span<const Stream> users) noexcept {
+  DeviceState& s = state(device);
+  s.counters.remove(static_cast<std::int64_t>(bytes));
+  for (const Stream& user : users) order_after(s.default_stream, stream_of(user));
+  cudaFreeAsync(data, s.default_stream);
+}
 
 void deallocate(void* data, std::size_t bytes, const Stream& home,
                 std::span<const Stream> users) noexcept {
+  if (CapturePool* pool = capture_pool(home)) {
+    pool->give(data);
+    return;
+  }
+  if (defer_free(data, bytes, home, users)) return;
   const Device device = home.device();
   const cudaStream_t stream = stream_of(home);
   DeviceState& s = state(device);

@@ -36,8 +36,13 @@ cudaStream_t default_stream(Device device);
 /// This thread's current stream on `device`.
 cudaStream_t current_stream(Device device);
 
+/// Makes later work of `stream` wait for what `other` has been sent so far. Does not throw, and
+/// does nothing where it cannot: memory is freed at the end of the program too.
+void order_after(cudaStream_t stream, cudaStream_t other) noexcept;
+
 // Wherever the host waits for a device it does so through one of these, which count: a step that
-// waits is a step in which the device runs dry.
+// waits is a step in which the device runs dry. All throw `Error` while a `CapturedStep` of the
+// device is recorded on this thread.
 void wait_for(cudaStream_t stream, Device device);
 void wait_for(cudaEvent_t event, Device device);
 /// For all work of all streams.
@@ -63,6 +68,13 @@ void* allocate(std::size_t bytes, Device device);
 /// allocated, to the current stream and to `users`.
 void deallocate(void* data, std::size_t bytes, const Stream& home,
                 std::span<const Stream> users) noexcept;
+/// `bytes` of the device's pool for the memory of a recording, to be used on the default stream or
+/// behind it. Throws `Error` when there are none: waiting for what others free is not possible
+/// then.
+void* allocate_while_capturing(std::size_t bytes, Device device);
+/// Returns them once the work is done that `users` and the default stream have been sent.
+void free_default(void* data, std::size_t bytes, Device device,
+                  std::span<const Stream> users) noexcept;
 MemoryStats memory_stats(Device device);
 void reset_peak_memory(Device device);
 
