@@ -7,11 +7,13 @@
 #include <cstdlib>
 #include <functional>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "tenon/core/autograd.h"
+#include "tenon/core/captured_step.h"
 #include "tenon/core/cuda/kernels.h"
 #include "tenon/core/factories.h"
 #include "tenon/core/stream.h"
@@ -28,6 +30,7 @@ constexpr std::int64_t kElements = 16;
 /// microsecond or two, so that a queue which was full when the host was done takes longer to drain
 /// than this.
 constexpr double kFullQueueMicroseconds = 1000;
+constexpr const char* kCaptured = "both, captured";
 
 /// One link computes `ops` ops of x, and of y, which needs no gradient.
 struct Chain {
@@ -46,7 +49,7 @@ std::vector<Chain> chains() {
   };
 }
 
-enum class Mode { Off, Recorded, Backward };
+enum class Mode { Off, Recorded, Backward, Captured };
 
 /// How modes are called, and the host time an op that each may take on a GPU, in microseconds.
 struct ModeInfo {
@@ -56,7 +59,8 @@ struct ModeInfo {
 };
 constexpr ModeInfo kModes[] = {{Mode::Off, "gradients off", 4},
                                {Mode::Recorded, "forward", 8},
-                               {Mode::Backward, "forward + backward", 8}};
+                               {Mode::Backward, "forward + backward", 8},
+                               {Mode::Captured, kCaptured, 0}};
 
 /// Microseconds: of the host for an op, and from the last op sent until the device was done.
 struct Sample {
@@ -136,10 +140,13 @@ Work chain_work(const Chain& chain, const ModeInfo& info, Device device) {
     const GradModeGuard gradients(mode != Mode::Off);
     Tensor value = x;
     for (int i = 0; i < links; ++i) value = link(value, y);
-    if (mode == Mode::Backward) value.backward(seed);
+    if (mode == Mode::Backward || mode == Mode::Captured) value.backward(seed);
     x.set_grad({});
   };  // whose end, and the tape's with it, belongs to the time
-  return {chain.name, info.name, device.is_cuda() ? info.bar : 0, links * chain.ops, run};
+  const double bar = device.is_cuda() ? info.bar : 0;
+  if (mode != Mode::Captured) return {chain.name, info.name, bar, links * chain.ops, run};
+  const auto step = std::make_shared<CapturedStep>(device, run);
+  return {chain.name, info.name, bar, links * chain.ops, [step] { (*step)(); }};
 }
 
 /// The floor of an op: the launch of a kernel that does nothing. None on the CPU.
@@ -167,7 +174,10 @@ void add_parts(Device device, std::vector<Work>& works) {
                    }});
 }
 
-bool queue_was_full(const Row& row) { return row.sample.drain > kFullQueueMicroseconds; }
+/// A captured chain is one launch, after which the device has all of it to do.
+bool queue_was_full(const Row& row) {
+  return row.mode != kCaptured && row.sample.drain > kFullQueueMicroseconds;
+}
 
 std::string verdict(const Row& row) {
   if (queue_was_full(row)) return "the queue was full: this is the device's time";
@@ -182,7 +192,8 @@ void print_table(const std::string& description, Device device, int repeats,
   if (device.is_cuda()) {
     std::cout << "no op takes less than the launch of an empty kernel, measured below; drain: how "
                  "long the device was still busy\nwhen the host was done, far below the 1,024 "
-                 "launches that its queue holds unless noted\n";
+                 "launches that its queue holds unless noted; captured: a CapturedStep of the "
+                 "whole chain\n";
   }
   const auto print = [](const char* chain, const char* mode, const char* host, const char* drain,
                         const char* bar, const char* word) {
@@ -227,7 +238,8 @@ struct Options {
 
 Options parse_options(int argc, char** argv) {
   Options options;
-  CLI::App app("Times what the host does for an op, with gradients off, recorded, and run.");
+  CLI::App app(
+      "Times what the host does for an op, with gradients off, recorded, run and captured.");
   app.add_option("--device", options.device, "cpu, cuda, cuda:<index>, or auto: a GPU if any")
       ->capture_default_str();
   app.add_option("--repeats", options.repeats, "runs of each chain, of which the median is taken")
