@@ -66,6 +66,8 @@ std::optional<Plan> make_plan(const BlockProblem& problem, bool wants_grad_x) {
   const bool split = kernels->sum_gradient.row->config.split;
   const ChannelRows x = input_rows(shape, operand, split);
   const ChannelRows grad_y = output_rows(shape, operand, split);
+  // Within a chunk of a slice kernels count bytes in 32 bits; several images fit kMostSliceBytes.
+  if (16 * grad_y.image_rows() > std::int64_t{UINT32_MAX}) return std::nullopt;
   const std::int64_t bias_bytes = bias_sum_rows(kernels->sum_gradient, shape.images) *
                                   problem.z[1] * std::int64_t{sizeof(float)};
   const WeightGradientTarget weight_target{target.multiprocessors, target.shared_bytes,

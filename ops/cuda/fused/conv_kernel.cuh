@@ -174,7 +174,11 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
       early.load(arguments, place);
       early.fill(totals);
     } else if constexpr (!bias_comes_late(Config::value)) {
-      bias.load(arguments, place);
+      // Few blocks ever change their channels.
+      const int before = tile - static_cast<int>(gridDim.x);
+      if (before < 0 || t.by.units.rest(tile_of<Config>(t, before)) != place.unit) {
+        bias.load(arguments, place);
+      }
     }
     [[maybe_unused]] TileFinish<Operand, Config, Chain> tile_finish(arguments, place, group,
                                                                     shared + layout.gradients);
@@ -232,7 +236,6 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
         TileFinish<Operand, Config, Chain>(arguments, place_again, group, shared + layout.gradients)
             .finish(y, chain, shared, gradients);
       }
-      if constexpr (bias_comes_late(Config::value)) bias.forget();
     } else if constexpr (Config::value.split) {
       finish<Element, Config>(arguments, place, group, totals, NoBias(), chain,
                               shared + layout.staging);

@@ -110,64 +110,72 @@ class MishClampScale {
 
 /// The same behind products of TF32 or 16-bit numbers, with mish, in fewer instructions. What is
 /// coarser is tanh(softplus(y)), whose error is some 10^-7 of one where it is near zero: far below
-/// what the operands' rounding does to y.
+/// what the operands' rounding does to y; and all is multiplied by the scale from the start, so
+/// that where that is no power of two the last digit of a result may be another.
 ///
 /// With e = exp(y) and s = e + 1: tanh(softplus(y)) = 1 - 2 / (s² + 1), and its derivative is
 /// 4·e·s / (s² + 1)².
 class CoarseMishClampScale {
  public:
   explicit CoarseMishClampScale(const Epilogue& epilogue)
-      : add_(static_cast<float>(epilogue.add)),
-        min_(static_cast<float>(epilogue.min)),
-        max_(static_cast<float>(epilogue.max)),
-        scale_(static_cast<float>(epilogue.scale)),
-        first_inside_(min_),
-        last_inside_(max_) {
-    if (epilogue.gradient_at_bounds || !epilogue.clamps()) return;
+      : scale_(static_cast<float>(epilogue.scale)),
+        minus_two_scale_(-2 * scale_),
+        four_scale_(4 * scale_),
+        scaled_add_(scale_ * static_cast<float>(epilogue.add)) {
     constexpr float kInfinity = std::numeric_limits<float>::infinity();
-    first_inside_ = std::nextafter(min_, kInfinity);
-    last_inside_ = std::nextafter(max_, -kInfinity);
+    if (!epilogue.clamps() || scale_ == 0) return;
+    lowest_ = scale_ * static_cast<float>(scale_ < 0 ? epilogue.max : epilogue.min);
+    highest_ = scale_ * static_cast<float>(scale_ < 0 ? epilogue.min : epilogue.max);
+    first_inside_ = epilogue.gradient_at_bounds ? lowest_ : std::nextafter(lowest_, kInfinity);
+    last_inside_ = epilogue.gradient_at_bounds ? highest_ : std::nextafter(highest_, -kInfinity);
   }
 
   /// z from y.
   __device__ float operator()(float y) const {
-    const float value = fmaf(y, Gate(y).value, add_);
-    return min_or_nan(max_or_nan(value, min_), max_) * scale_;
+    return min_or_nan(max_or_nan(value(y, gate(Exponential(y))), lowest_), highest_);
   }
 
   /// The gradient of y from that of z. A NaN passes it, as in PyTorch, and becomes a NaN.
   __device__ float gradient(float y, float grad) const {
-    const Gate gate(y);
-    const float value = fmaf(y, gate.value, add_);
+    const Exponential exponential(y);
+    const float gate = this->gate(exponential);
+    const float value = this->value(y, gate);
     const bool outside = (value < first_inside_) | (value > last_inside_);
-    return (outside ? 0.0f : grad) * (scale_ * fmaf(4.0f, y * gate.quarter_slope(), gate.value));
+    return (outside ? 0.0f : grad) * fmaf(four_scale_ * y, exponential.quarter_of_slope(), gate);
   }
 
  private:
-  /// tanh(softplus(y)).
-  struct Gate {
+  struct Exponential {
     float e;
     float s;
-    float inverse;
-    float value;
+    float inverse;  // of s² + 1
 
-    __device__ explicit Gate(float y) {
+    __device__ explicit Exponential(float y) {
       // Beyond 2^63.5 the inverse is zero, s² not yet infinite.
       constexpr float kLog2E = 1.4426950408889634f;
       e = fast_exp2(fminf(y * kLog2E, 63.5f));
       s = e + 1.0f;
       inverse = fast_reciprocal(fmaf(s, s, 1.0f));
-      value = fmaf(-2.0f, inverse, 1.0f);
     }
-    __device__ float quarter_slope() const { return (e * inverse) * (s * inverse); }
+    /// A quarter of the derivative of tanh(softplus(y)).
+    __device__ float quarter_of_slope() const { return (e * inverse) * (s * inverse); }
   };
 
-  float add_;
-  float min_;
-  float max_;
+  /// scale·tanh(softplus(y))
+  __device__ float gate(const Exponential& of_y) const {
+    return fmaf(minus_two_scale_, of_y.inverse, scale_);
+  }
+  /// What the clamp, whose bounds are scaled too, limits.
+  __device__ float value(float y, float gate) const { return fmaf(y, gate, scaled_add_); }
+
   float scale_;
-  float first_inside_;  // the values between which the clamp passes a gradient, both included
-  float last_inside_;
+  float lowest_ = -std::numeric_limits<float>::infinity();
+  float highest_ = std::numeric_limits<float>::infinity();
+  float minus_two_scale_;  // worked out before, lest registers hold them
+  float four_scale_;
+  float scaled_add_;
+  float first_inside_ = -std::numeric_limits<float>::infinity();
+  float last_inside_ = std::numeric_limits<float>::infinity();
 };
 
 /// No chain: what the data gradient has behind its sums.

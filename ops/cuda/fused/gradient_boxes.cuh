@@ -59,7 +59,7 @@ __device__ void produce_gradients(const KernelArguments& arguments, const Shared
   const GradientRing barriers(arguments, kConfig, shared, group);
   char* boxes = shared + layout.gradients + group * slots * kStepBytes;
   RingPosition ring{0, 1};  // all slots are empty at first
-  for (int tile = blockIdx.x; tile < t.tiles(); tile += gridDim.x) {
+  for (int tile = own_block(); tile < t.tiles(); tile += gridDim.x) {
     const TilePlace place(t, tile);
     // Unrolled, these loops would want more registers than the team has.
 #pragma unroll 1
@@ -96,7 +96,7 @@ class GradientBoxReader {
   /// that the caller can keep the compiler from working all this out early, and keeping it.
   __device__ GradientBoxReader(const GradientRing& barriers, int slots, const char* boxes,
                                int thread, RingPosition& ring)
-      : barriers_(barriers), slots_(slots), boxes_(boxes), ring_(ring) {
+      : barriers_(barriers), slots_(slots), boxes_(shared_address(boxes)), ring_(ring) {
     constexpr GradientBox kBox(kConfig, kItem);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -108,12 +108,15 @@ class GradientBoxReader {
   /// Waits for the next step.
   __device__ void wait() { barriers_.full[ring_.slot].wait(ring_.parity); }
 
-  /// Where the run of row phase i of channel `odd` of the two begins, at position half.
-  __device__ const char* run(int half, int odd, int i) const {
+  /// Where the step's boxes begin, as a shared address.
+  __device__ std::uint32_t slot() const {
+    return boxes_ + ring_.slot * kConfig.gradient_step_bytes(kItem);
+  }
+  /// Where in them the run of row phase i of channel `odd` of the two begins, at position half.
+  __device__ std::uint32_t run(int half, int odd, int i) const {
     constexpr GradientBox kBox(kConfig, kItem);
     const int next = kBox.next_channel(offset_[half]);
-    return boxes_ + ring_.slot * kConfig.gradient_step_bytes(kItem) +
-           (odd == 0 ? offset_[half] : next) + i * kBox.row_bytes();
+    return (odd == 0 ? offset_[half] : next) + i * kBox.row_bytes();
   }
 
   /// Once all of the warp's lanes have read the step. (The fence: a read may be a long time on its
@@ -129,7 +132,7 @@ class GradientBoxReader {
  private:
   GradientRing barriers_;
   int slots_;
-  const char* boxes_;
+  std::uint32_t boxes_;
   int offset_[2];
   RingPosition& ring_;
 };

@@ -23,14 +23,20 @@ constexpr int steps_of_round(KernelConfig config) {
   return steps;
 }
 
-/// Moves the sums behind the first kSteps steps of a block down to the first place.
+/// Moves the sums of the next round, which begins with `step` of a block, down to the first place.
 template <class Config, int kSteps>
-__device__ void move_steps(float (&sums)[Config::value.phases()][Config::value.channels / 2]) {
+__device__ void move_steps(float (&sums)[Config::value.phases()][Config::value.channels / 2],
+                           int step) {
 #pragma unroll
-  for (int phase = 0; phase < Config::value.phases(); ++phase) {
+  for (int next = kSteps; next < Config::value.channels / 8; next += kSteps) {
+    if (step != next) continue;
 #pragma unroll
-    for (int i = 0; i + 4 * kSteps < Config::value.channels / 2; ++i) {
-      sums[phase][i] = sums[phase][i + 4 * kSteps];
+    for (int phase = 0; phase < Config::value.phases(); ++phase) {
+#pragma unroll
+      for (int i = 0; i < 4 * kSteps; ++i) {
+        // Said outright, lest each round selects among the sums of all.
+        asm volatile("mov.b32 %0, %1;" : "=f"(sums[phase][i]) : "f"(sums[phase][i + 4 * next]));
+      }
     }
   }
 }
@@ -50,14 +56,23 @@ class GradientRun {
   static constexpr int kBytes = static_cast<int>(sizeof(Element)) * kCount;
   static constexpr bool kCopies = kBytes == 4 || kBytes == 8 || kBytes == 16;
 
-  /// From shared memory, at an address that the run's size divides.
-  __device__ void load_shared(const char* at) {
-    if constexpr (kPacked) {
-      const Bits bits = *reinterpret_cast<const Bits*>(at);
-      memcpy(words_, &bits, sizeof(bits));
+  /// From shared memory, at an address that the run's size divides. (By instructions of its own:
+  /// the compiler would add up the parts of each address anew.)
+  __device__ void load_shared(std::uint32_t at) {
+    if constexpr (kWords == 4) {
+      asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(words_[0]), "=r"(words_[1]), "=r"(words_[2]), "=r"(words_[3])
+                   : "r"(at));
+    } else if constexpr (kPacked && kWords == 2) {
+      asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(words_[0]), "=r"(words_[1]) : "r"(at));
+    } else if constexpr (kPacked) {
+      static_assert(kWords == 1);
+      asm volatile("ld.shared.u32 %0, [%1];" : "=r"(words_[0]) : "r"(at));
     } else {
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) words_[i] = bits_of(reinterpret_cast<const Element*>(at)[i]);
+      for (int i = 0; i < kCount; ++i) {
+        asm volatile("ld.shared.u16 %0, [%1];" : "=r"(words_[i]) : "r"(at + 2 * i));
+      }
     }
   }
 
@@ -80,14 +95,10 @@ class GradientRun {
     for (int i = 0; i < kWords; ++i) words_[i] = 0;
   }
   __device__ float operator[](int i) const {
-    const std::uint32_t word = words_[i / kOfWord] >> (i % kOfWord * 16);
     if constexpr (std::is_same_v<Element, float>) {
-      return __uint_as_float(word);
+      return __uint_as_float(words_[i]);
     } else {
-      Element element;
-      const auto bits = static_cast<std::uint16_t>(word);
-      memcpy(&element, &bits, sizeof(bits));
-      return tenon::cuda::convert<float>(element);
+      return number_of<Element>(words_[i / kOfWord], i % kOfWord == 1);
     }
   }
 
@@ -133,52 +144,90 @@ __device__ bool is_whole(const Tiling& t, const TilePlace& place) {
 /// of 64, and of channels 2(lane%4) and the next.
 template <class Operand, class Config>
 struct GradientPlaces {
-  using Element = typename OperandTraits<Operand>::Element;
   static constexpr KernelConfig kConfig = Config::value;
   static constexpr int kRow = OperandTraits<Operand>::kRow;
 
-  int channel;                             ///< of the group's, the first
-  int row[kConfig.blocks][2];              ///< of z
-  int inside[kConfig.blocks][2];           ///< columns of z from here to the end, 0 for none
-  const Element* from[kConfig.blocks][2];  ///< gradient of z
-  char* to[kConfig.blocks][2];             ///< dy; null beyond the rows q
+  int channel;                              ///< of the group's, the first
+  int row[kConfig.blocks][2];               ///< of z
+  int column[kConfig.blocks][2];            ///< of z
+  int image[kConfig.blocks][2];             ///< of the slice
+  bool exists[kConfig.blocks][2];           ///< among the rows q
+  std::uint32_t offset[kConfig.blocks][2];  ///< in dy, bytes from the tile's first row
 
   __device__ GradientPlaces(const KernelArguments& arguments, const TilePlace& place, int group,
                             int thread)
       : channel(place.channel + thread % 4 * 2) {
     const Tiling& t = arguments.tiling;
     const ChannelRows& rows = arguments.gradient.grad_y;
-    const std::int64_t phase_bytes = 16 * static_cast<std::int64_t>(rows.rows) * rows.columns;
-    const int width = static_cast<int>(t.shape.columns.output);
-    const std::int64_t plane = t.shape.rows.output * width;
+    // Rows of one chunk of an image lie within 4 GB (backward.cpp).
+    const auto image_rows = static_cast<std::uint32_t>(rows.image_rows());
+    // Lanes with neighbouring channels write neighbouring parts of rows.
+    const int first = thread % 4 * 2;
+    const std::uint32_t of_channel =
+        16 * (first / kRow * static_cast<std::uint32_t>(rows.chunk_rows())) +
+        first % kRow * (16 / kRow);
 #pragma unroll
     for (int block = 0; block < kConfig.blocks; ++block) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const PositionPlace position(t, 64 * (group * kConfig.blocks + block) +
                                             thread / 32 % 4 * 16 + half * 8 + thread % 32 / 4);
-        const int image = place.image + position.image;
         const int q_row = place.row + position.row;
         const int q_column = place.column + position.column;
-        const int column = q_column * kConfig.column_phases;
-        const bool exists = image < rows.images && q_row < rows.rows && q_column < rows.columns;
+        image[block][half] = place.image + position.image;
+        exists[block][half] =
+            image[block][half] < rows.images && q_row < rows.rows && q_column < rows.columns;
         row[block][half] =
             q_row * static_cast<int>(t.shape.rows.stride) + place.set * kConfig.row_phases;
-        inside[block][half] = exists ? width - column : 0;
+        column[block][half] = q_column * kConfig.column_phases;
+        offset[block][half] =
+            of_channel +
+            16 * (position.image * image_rows +
+                  static_cast<std::uint32_t>(position.row * rows.columns + position.column));
+      }
+    }
+  }
+
+  /// Columns of z from here to the end, 0 for none.
+  __device__ int inside(const Tiling& t, int block, int half) const {
+    const int width = static_cast<int>(t.shape.columns.output);
+    return exists[block][half] ? width - column[block][half] : 0;
+  }
+
+  /// The tile's first row in dy, of the first phase of its set and the first of its channels.
+  __device__ static char* first_row(const KernelArguments& arguments, const TilePlace& place) {
+    const ChannelRows& rows = arguments.gradient.grad_y;
+    const std::int64_t chunk = place.group * rows.chunks + place.channel / kRow;
+    const std::int64_t plane = static_cast<std::int64_t>(rows.rows) * rows.columns;
+    return static_cast<char*>(rows.data) +
+           16 * (chunk * rows.chunk_rows() + place.image * rows.image_rows() +
+                 place.set * kConfig.phases() * plane +
+                 static_cast<std::int64_t>(place.row) * rows.columns + place.column);
+  }
+};
+
+/// Where a thread that reads the gradient of z for itself finds that of its positions.
+template <class Operand, class Config>
+struct GradientSources {
+  using Element = typename OperandTraits<Operand>::Element;
+  static constexpr KernelConfig kConfig = Config::value;
+
+  const Element* from[kConfig.blocks][2];
+
+  __device__ GradientSources(const KernelArguments& arguments, const TilePlace& place,
+                             const GradientPlaces<Operand, Config>& places) {
+    const TransposedShape& shape = arguments.tiling.shape;
+    const int width = static_cast<int>(shape.columns.output);
+    const std::int64_t plane = shape.rows.output * width;
+#pragma unroll
+    for (int block = 0; block < kConfig.blocks; ++block) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const std::int64_t group =
+            static_cast<std::int64_t>(places.image[block][half]) * shape.groups + place.group;
         from[block][half] = static_cast<const Element*>(arguments.gradient.grad_out) +
-                            ((static_cast<std::int64_t>(image) * t.shape.groups + place.group) *
-                                 t.shape.out_channels +
-                             channel) *
-                                plane +
-                            row[block][half] * width + column;
-        // Lanes with neighbouring channels write neighbouring parts of rows.
-        const int first_chunk = place.group * rows.chunks + channel / kRow;
-        to[block][half] =
-            exists ? static_cast<char*>(rows.data) +
-                         16 * (first_chunk * rows.chunk_rows() + image * rows.image_rows() +
-                               static_cast<std::int64_t>(q_row) * rows.columns + q_column) +
-                         place.set * kConfig.phases() * phase_bytes + channel % kRow * (16 / kRow)
-                   : nullptr;
+                            (group * shape.out_channels + places.channel) * plane +
+                            places.row[block][half] * width + places.column[block][half];
       }
     }
   }
@@ -200,7 +249,8 @@ template <class Operand, class Config, class Chain>
 class SumGradientTile {
   using Element = typename OperandTraits<Operand>::Element;
   using Places = GradientPlaces<Operand, Config>;
-  struct NoBoxes {};
+  using Sources = GradientSources<Operand, Config>;
+  struct Nothing {};
   static constexpr KernelConfig kConfig = Config::value;
   static constexpr int kRow = OperandTraits<Operand>::kRow;
   static constexpr bool kBoxes = kConfig.boxes_gradients();
@@ -227,8 +277,9 @@ class SumGradientTile {
     if constexpr (!kBoxes) {
       if (!copies()) return;
       const Places places(arguments_, place_, group_, static_cast<int>(threadIdx.x));
+      const Sources sources(arguments_, place_, places);
 #pragma unroll
-      for (int half = 0; half < kAhead; ++half) ask(places, half);
+      for (int half = 0; half < kAhead; ++half) ask(sources, half);
     }
   }
 
@@ -239,12 +290,11 @@ class SumGradientTile {
     int thread = static_cast<int>(threadIdx.x);
     // Places are found again: kept over the products they would take too many registers.
     asm volatile("" : "+r"(thread));
-    const Places places(arguments_, place_, group_, thread);
     const bool whole = kWholeApart && is_whole<Config>(arguments_.tiling, place_);
     if constexpr (kBoxes) {
       const int slots = arguments_.gradient.slots;
       if (slots == 0) {
-        run<false, GradientSource::Memory>(places, sums, chain, NoBoxes());
+        run<false, GradientSource::Memory>(thread, sums, chain, Nothing());
         return;
       }
       constexpr int kStepBytes = kConfig.gradient_step_bytes(sizeof(Element));
@@ -252,15 +302,15 @@ class SumGradientTile {
                                                slots, gradients_ + group_ * slots * kStepBytes,
                                                thread, ring);
       if (whole) {
-        run<true, GradientSource::Boxes>(places, sums, chain, boxes);
+        run<true, GradientSource::Boxes>(thread, sums, chain, boxes);
       } else {
-        run<false, GradientSource::Boxes>(places, sums, chain, boxes);
+        run<false, GradientSource::Boxes>(thread, sums, chain, boxes);
       }
     } else if (arguments_.gradient.aligned && whole) {
       constexpr auto kSource = Run::kCopies ? GradientSource::Copies : GradientSource::Memory;
-      run<true, kSource>(places, sums, chain, NoBoxes());
+      run<true, kSource>(thread, sums, chain, Nothing());
     } else {
-      run<false, GradientSource::Memory>(places, sums, chain, NoBoxes());
+      run<false, GradientSource::Memory>(thread, sums, chain, Nothing());
     }
   }
 
@@ -281,20 +331,20 @@ class SumGradientTile {
   }
 
   /// The gradient of z that half `index` of all steps wants, for row phase i of a channel.
-  __device__ const Element* source(const Places& places, int index, int odd, int i) const {
+  __device__ const Element* source(const Sources& sources, int index, int odd, int i) const {
     const std::int64_t plane = static_cast<std::int64_t>(height()) * width();
     const int channel = index % kHalvesOfBlock / 2 * 8 + odd;
-    return places.from[index / kHalvesOfBlock][index % 2] + channel * plane + i * width();
+    return sources.from[index / kHalvesOfBlock][index % 2] + channel * plane + i * width();
   }
 
   /// Starts the copies for half `index` of all steps.
-  __device__ void ask(const Places& places, int index) const {
+  __device__ void ask(const Sources& sources, int index) const {
     if constexpr (Run::kCopies) {
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
 #pragma unroll
         for (int i = 0; i < kConfig.row_phases; ++i) {
-          copy_async_bytes<Run::kBytes>(copy_of(index, odd, i), source(places, index, odd, i));
+          copy_async_bytes<Run::kBytes>(copy_of(index, odd, i), source(sources, index, odd, i));
         }
       }
       copy_async_commit();
@@ -302,17 +352,17 @@ class SumGradientTile {
   }
 
   /// What was asked for, and asks for what is wanted kAhead halves later.
-  __device__ void take(const Places& places, int index, Runs& runs) const {
+  __device__ void take(const Sources& sources, int index, Runs& runs) const {
     copy_async_wait_for<kAhead - 1>();
 #pragma unroll
     for (int odd = 0; odd < 2; ++odd) {
 #pragma unroll
       for (int i = 0; i < kConfig.row_phases; ++i) {
-        runs[odd][i].load_shared(copy_of(index, odd, i));
+        runs[odd][i].load_shared(shared_address(copy_of(index, odd, i)));
       }
     }
     if (index + kAhead < kHalves) {
-      ask(places, index + kAhead);
+      ask(sources, index + kAhead);
     } else {
       copy_async_commit();  // of nothing: the count of copies under way stays right
     }
@@ -322,13 +372,14 @@ class SumGradientTile {
   template <class Boxes>
   __device__ void take(Boxes& boxes, Runs (&runs)[2]) const {
     boxes.wait();
+    const std::uint32_t slot = boxes.slot();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
 #pragma unroll
         for (int i = 0; i < kConfig.row_phases; ++i) {
-          runs[half][odd][i].load_shared(boxes.run(half, odd, i));
+          runs[half][odd][i].load_shared(slot + boxes.run(half, odd, i));
         }
       }
     }
@@ -336,18 +387,18 @@ class SumGradientTile {
   }
 
   template <bool kWhole>
-  __device__ void load(const Places& places, int index, Runs& runs) const {
+  __device__ void load(const Places& places, const Sources& sources, int index, Runs& runs) const {
     const int block = index / kHalvesOfBlock;
     const int channel = places.channel + index % kHalvesOfBlock / 2 * 8;
 #pragma unroll
     for (int odd = 0; odd < 2; ++odd) {
 #pragma unroll
       for (int i = 0; i < kConfig.row_phases; ++i) {
-        const int inside = places.inside[block][index % 2];
+        const int inside = places.inside(arguments_.tiling, block, index % 2);
         const bool there = kWhole || (channel + odd < out_channels() && inside > 0 &&
                                       places.row[block][index % 2] + i < height());
         if (there) {
-          runs[odd][i].template load<kWhole>(source(places, index, odd, i), inside);
+          runs[odd][i].template load<kWhole>(source(sources, index, odd, i), inside);
         } else {
           runs[odd][i].clear();
         }
@@ -356,16 +407,28 @@ class SumGradientTile {
   }
 
   template <bool kWhole, GradientSource kSource, class Boxes>
-  __device__ void run(const Places& places, Sums<Config>& sums, const Chain& chain,
-                      Boxes&& boxes) const {
+  __device__ void run(int thread, Sums<Config>& sums, const Chain& chain, Boxes&& boxes) const {
     constexpr int kStepsOfBlock = kHalvesOfBlock / 2;
     // Others count with the number of a step when they are compiled.
     constexpr int kSteps =
         kSource == GradientSource::Boxes ? steps_of_round(kConfig) : kStepsOfBlock;
-    float* bias_sums = this->bias_sums();
+    const Places places(arguments_, place_, group_, thread);
+    // Boxes come without, and registers are few.
+    const auto sources = [&] {
+      if constexpr (kSource == GradientSource::Boxes) {
+        return Nothing();
+      } else {
+        return Sources(arguments_, place_, places);
+      }
+    }();
+    const std::int64_t step_bytes = 16 * 8 / kRow * arguments_.gradient.grad_y.chunk_rows();
+    char* const first_row = Places::first_row(arguments_, place_);
+    std::uint32_t bias_sums = first_bias_sum(thread);
     float totals[2] = {0.0f, 0.0f};
 #pragma unroll
     for (int block = 0; block < kConfig.blocks; ++block) {
+      char* to = first_row;
+      std::uint32_t bias_to = bias_sums;
 #pragma unroll 1
       for (int first_step = 0; first_step < kStepsOfBlock; first_step += kSteps) {
 #pragma unroll
@@ -376,32 +439,34 @@ class SumGradientTile {
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
             const int index = block * kHalvesOfBlock + 2 * step + half;
-            if constexpr (kSource == GradientSource::Copies) take(places, index, runs[half]);
+            if constexpr (kSource == GradientSource::Copies) take(sources, index, runs[half]);
             if constexpr (kSource == GradientSource::Memory) {
               // Before sm_90 loads of many halves at once would take registers that there are not.
               if constexpr (!kKeepsPlaces) asm volatile("" ::: "memory");
-              load<kWhole>(places, index, runs[half]);
+              load<kWhole>(places, sources, index, runs[half]);
             }
-            write<kWhole>(places, block, step, half, runs[half], sums[block], j, chain, totals);
+            write<kWhole>(places, block, step, half, runs[half], sums[block], j, chain, to, totals);
           }
-          write_bias_sums<kWhole>(
-              places.channel + 8 * step, totals,
-              bias_sums + block * 4 * arguments_.tiling.shape.groups * out_channels());
+          write_bias_sums<kWhole>(thread, place_.channel + 8 * step, totals, bias_to);
+          bias_to += 8;
+          to += step_bytes;
         }
-        if constexpr (kSteps < kStepsOfBlock) move_steps<Config, kSteps>(sums[block]);
+        if constexpr (kSteps < kStepsOfBlock)
+          move_steps<Config, kSteps>(sums[block], first_step + kSteps);
       }
+      bias_sums += 4 * arguments_.tiling.shape.groups * out_channels();
     }
   }
 
-  /// dy of half `half` of a step, whose sums are those of step `j` in `sums`.
+  /// dy of half `half` of a step, whose sums are those of step `j` in `sums`. `to`: the tile's
+  /// first row of the step's channels.
   template <bool kWhole>
   __device__ void write(const Places& places, int block, int step, int half, const Runs& runs,
                         const float (&sums)[kConfig.phases()][kConfig.channels / 2], int j,
-                        const Chain& chain, float (&totals)[2]) const {
-    const int chunk = 8 * step / kRow;
+                        const Chain& chain, char* to, float (&totals)[2]) const {
     const ChannelRows& rows = arguments_.gradient.grad_y;
-    const std::int64_t chunk_bytes = 16 * rows.chunk_rows();
     const std::int64_t phase_bytes = 16 * static_cast<std::int64_t>(rows.rows) * rows.columns;
+    const int channel = places.channel + 8 * step;
 #pragma unroll
     for (int i = 0; i < kConfig.row_phases; ++i) {
 #pragma unroll
@@ -412,51 +477,45 @@ class SumGradientTile {
         for (int odd = 0; odd < 2; ++odd) {
           // Beyond z dy is zero, whatever the chain makes of y.
           const bool exists =
-              kWhole || (places.channel + 8 * step + odd < out_channels() &&
-                         places.row[block][half] + i < height() && k < places.inside[block][half]);
+              kWhole || (channel + odd < out_channels() && places.row[block][half] + i < height() &&
+                         k < places.inside(arguments_.tiling, block, half));
           const float y = sums[phase][4 * j + 2 * half + odd];
           values[odd] = exists ? chain.gradient(y, runs[odd][i][k]) : 0.0f;
           totals[odd] += values[odd];
         }
-        if (kWhole ||
-            (places.to[block][half] != nullptr && chunk < rows.chunks - places.channel / kRow)) {
-          store_channel_pair<Operand, Config>(
-              places.to[block][half] + chunk * chunk_bytes + phase * phase_bytes, values[0],
-              values[1]);
+        if (kWhole || (places.exists[block][half] && channel / kRow < rows.chunks)) {
+          store_channel_pair<Operand, Config>(to + phase * phase_bytes + places.offset[block][half],
+                                              values[0], values[1]);
         }
       }
     }
   }
 
-  /// Adds the lanes' sums of the same channels, writes them and begins anew.
+  /// Adds the lanes' sums of the same channels, writes them and begins anew. Lanes from 16 on go on
+  /// with the second channel; `channel` is the step's first, `to` this lane's place.
   template <bool kWhole>
-  __device__ void write_bias_sums(int channel, float (&totals)[2], float* bias_sums) const {
-#pragma unroll
-    for (int odd = 0; odd < 2; ++odd) {
-#pragma unroll
-      for (int lanes = 4; lanes < 32; lanes *= 2) {
-        totals[odd] += __shfl_xor_sync(~0U, totals[odd], lanes);
-      }
-      if (threadIdx.x % 32 < 4 && (kWhole || channel + odd < out_channels())) {
-        bias_sums[channel + odd] = totals[odd];
-      }
-      totals[odd] = 0.0f;
+  __device__ void write_bias_sums(int thread, int channel, float (&totals)[2],
+                                  std::uint32_t to) const {
+    const bool second = thread % 32 >= 16;
+    float total = second ? totals[1] : totals[0];
+    total += __shfl_xor_sync(~0U, second ? totals[0] : totals[1], 16);
+    total += __shfl_xor_sync(~0U, total, 8);
+    total += __shfl_xor_sync(~0U, total, 4);
+    const bool writes = thread % 16 < 4;
+    if (writes && (kWhole || channel + thread % 4 * 2 + second < out_channels())) {
+      arguments_.gradient.bias_sums[to] = total;
     }
+    totals[0] = totals[1] = 0.0f;
   }
 
-  /// Where this warp's sums go: those of its other blocks lie 4 rows on.
-  __device__ float* bias_sums() const {
+  /// Where this lane writes of its warp's sums, in the first block; those of the others lie 4 rows
+  /// on. (The sums of a slice are less than kMostSliceBytes.)
+  __device__ std::uint32_t first_bias_sum(int thread) const {
     const Tiling& t = arguments_.tiling;
-    const int warp = static_cast<int>(threadIdx.x) / 32 % 4;
-    const std::int64_t tile =
-        (static_cast<std::int64_t>(place_.image / t.tile.images) * t.row_tiles +
-         place_.row / t.tile.rows) *
-            t.column_tiles +
-        place_.column / t.tile.columns;
-    const std::int64_t row =
-        ((tile * t.sets + place_.set) * kConfig.groups + group_) * kConfig.blocks * 4 + warp;
-    return arguments_.gradient.bias_sums +
-           (row * t.shape.groups + place_.group) * t.shape.out_channels;
+    const int tile = t.by.units.quotient(place_.tile) * t.sets + place_.set;
+    const int row = (tile * kConfig.groups + group_) * kConfig.blocks * 4 + thread / 32 % 4;
+    return static_cast<std::uint32_t>((row * t.shape.groups + place_.group) * t.shape.out_channels +
+                                      place_.channel + thread % 4 * 2 + thread % 32 / 16);
   }
 
   const KernelArguments& arguments_;

@@ -15,6 +15,7 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "tenon/ops/cuda/fused/kernel_config.h"
 
@@ -260,6 +261,20 @@ __device__ inline std::uint32_t join(__half low, __half high) {
 __device__ inline std::uint32_t join(__nv_bfloat16 low, __nv_bfloat16 high) {
   return static_cast<std::uint32_t>(__bfloat16_as_ushort(low)) |
          static_cast<std::uint32_t>(__bfloat16_as_ushort(high)) << 16;
+}
+
+/// The first or the second of the two numbers in a word, exactly.
+template <class Element>
+__device__ float number_of(std::uint32_t word, bool second) {
+  if constexpr (std::is_same_v<Element, __nv_bfloat16>) {
+    // Its bits are the upper half of a float's.
+    return __uint_as_float(second ? word & 0xffff0000U : word << 16);
+  } else {
+    const __half2_raw raw{static_cast<unsigned short>(word),
+                          static_cast<unsigned short>(word >> 16)};
+    const __half2 pair(raw);
+    return __half2float(second ? pair.y : pair.x);
+  }
 }
 
 /// Two numbers rounded to nearest, the first in the low half.

@@ -14,8 +14,9 @@ struct TilePlace {
   int channel;  // of the group's output channels
   int group;
   int unit;
+  int tile;  // its number
 
-  __device__ TilePlace(const Tiling& t, int tile) {
+  __device__ TilePlace(const Tiling& t, int tile) : tile(tile) {
     unit = t.by.units.rest(tile);
     set = t.by.sets.rest(unit);
     const int channel_unit = t.by.sets.quotient(unit);
@@ -28,6 +29,14 @@ struct TilePlace {
     image = t.by.row_tiles.quotient(rest) * t.tile.images;
   }
 };
+
+/// blockIdx.x, read anew: a register that held it for all roles of a kernel would be one too many
+/// for some.
+__device__ inline int own_block() {
+  int block;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(block));
+  return block;
+}
 
 /// A block's tile number `index`, of all blocks' together. A data gradient goes through the tiles
 /// backwards: what of dy was written last is in the L2 cache still.

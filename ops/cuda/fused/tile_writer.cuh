@@ -51,27 +51,37 @@ struct NoBias {
 template <class Element, class Config>
 class TileBias {
  public:
-  /// Reads it, early: it is wanted behind the products. Few blocks ever change their channels.
+  /// Reads it.
   __device__ void load(const KernelArguments& arguments, const TilePlace& place) {
-    if (place.unit == unit_) return;
-    unit_ = place.unit;
     const int first = place.channel + static_cast<int>(threadIdx.x) % 4 * 2;
     const int last = arguments.tiling.shape.out_channels - 1;
     const Element* bias = static_cast<const Element*>(arguments.bias) +
                           place.group * arguments.tiling.shape.out_channels;
+    const auto value = [&](int channel) {
+      return arguments.bias == nullptr ? Element(0.0f) : bias[min(channel, last)];
+    };
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      const int channel = min(first + i / 2 * 8 + i % 2, last);
-      values_[i] = arguments.bias == nullptr ? Element(0.0f) : bias[channel];
+    for (int j = 0; j < kPairs; ++j) {
+      if constexpr (kPacked) {
+        pairs_[j] = join(value(first + 8 * j), value(first + 8 * j + 1));
+      } else {
+        pairs_[j] = make_float2(value(first + 8 * j), value(first + 8 * j + 1));
+      }
     }
   }
 
-  /// The next tile's is read again: until then no register holds this one.
-  __device__ void forget() { unit_ = -1; }
-
   /// Of channel 8j + 2(lane%4) + odd of the tile.
   __device__ float operator()(int j, int odd) const {
-    return tenon::cuda::convert<float>(values_[2 * j + odd]);
+    if constexpr (kPacked) {
+      std::uint32_t pair = pairs_[j];
+      // The assembler, left to itself, keeps what a pair was made of in registers, too.
+      asm volatile("lop3.b32 %0, %0, %1, 0, 0xc0;"
+                   : "+r"(pair)
+                   : "r"(odd == 1 ? 0xffff0000U : 0xffffU));
+      return number_of<Element>(pair, odd == 1);
+    } else {
+      return odd == 0 ? pairs_[j].x : pairs_[j].y;
+    }
   }
 
   /// sums = the bias.
@@ -84,7 +94,9 @@ class TileBias {
   }
 
  private:
-  static constexpr int kCount = Config::value.channels / 4;
+  static constexpr int kPairs = Config::value.channels / 8;
+  /// At 16 bits two numbers share a register.
+  static constexpr bool kPacked = sizeof(Element) == 2;
 
   template <class Visit>
   __device__ void visit(Sums<Config>& sums, const Visit& visit_sum) const {
@@ -100,8 +112,7 @@ class TileBias {
     }
   }
 
-  Element values_[kCount];
-  int unit_ = -1;
+  std::conditional_t<kPacked, std::uint32_t, float2> pairs_[kPairs];
 };
 
 /// Writes results of neighbouring columns at an address that their size divides.
