@@ -119,7 +119,10 @@ class Backward {
   /// Brings the sums, which lie in the gradient's memory, into its order.
   void store_weight_gradient() const {
     const Scratch<float> sums(weight_gradient_.size());
-    std::copy_n(gradients_.weight, sums.size(), sums.data());
+    const std::int64_t tap = sums.size() / plan_.taps();
+    parallel_for(0, plan_.taps(), 1, [&](std::int64_t begin, std::int64_t end) {
+      std::copy_n(gradients_.weight + begin * tap, (end - begin) * tap, sums.data() + begin * tap);
+    });
     weight_gradient_.store(sums.data(), gradients_.weight);
   }
 

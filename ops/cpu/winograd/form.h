@@ -23,6 +23,7 @@ struct Group {
   int places[simd::kMostRows];
   float weights[2];
 };
+/// Groups of a form.
 inline constexpr int kGroups = 3;
 
 /// F(tile, 2).
