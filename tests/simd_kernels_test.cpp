@@ -83,7 +83,6 @@ TEST_P(SimdKernels, MultiplyMatricesOfAnyNumberOfRowsAndVectors) {
   const int lanes = kernels_->lanes;
   const std::vector<float> a = drawn(4096, 1);
   const std::vector<float> b = drawn(8192, 2);
-  const std::vector<float> start = drawn(48, 3);
   for (int rows = 1; rows <= kernels_->channels; ++rows) {
     for (int vectors = 1; vectors <= kernels_->vectors; ++vectors) {
       for (const bool adds : {false, true}) {
@@ -91,7 +90,6 @@ TEST_P(SimdKernels, MultiplyMatricesOfAnyNumberOfRowsAndVectors) {
         const int stride = vectors * lanes + 3;
         std::vector<float> sums = drawn(static_cast<std::size_t>(rows * stride), 4);
         const std::vector<float> before = sums;
-        const bool starts = rows % 2 == 0;
         const MatrixProduct product{.a = a.data(),
                                     .a_row = 67,
                                     .a_depth = 2,
@@ -101,7 +99,6 @@ TEST_P(SimdKernels, MultiplyMatricesOfAnyNumberOfRowsAndVectors) {
                                     .b_vector = 1009,
                                     .vectors = vectors,
                                     .depth = kDepth,
-                                    .start = starts ? start.data() : nullptr,
                                     .adds = adds,
                                     .ahead = a.data(),
                                     .ahead_step = 1,
@@ -115,7 +112,7 @@ TEST_P(SimdKernels, MultiplyMatricesOfAnyNumberOfRowsAndVectors) {
               EXPECT_EQ(sums[at], before[at]) << "beyond the vectors";
               continue;
             }
-            double expected = adds ? before[at] : starts ? start[static_cast<std::size_t>(j)] : 0;
+            double expected = adds ? before[at] : 0;
             for (int k = 0; k < kDepth; ++k) {
               expected += static_cast<double>(product.a[i * product.a_row + k * product.a_depth]) *
                           product.b[k * product.b_depth + j / lanes * product.b_vector + j % lanes];
@@ -128,53 +125,17 @@ TEST_P(SimdKernels, MultiplyMatricesOfAnyNumberOfRowsAndVectors) {
   }
 }
 
-TEST_P(SimdKernels, FactorsOfDataAndOfFilters) {
-  const int lanes = kernels_->lanes;
-  const std::vector<float> values = drawn(1024, 1);
-  for (const int count : {3, 5, 0}) {  // 0: a filter's
-    SCOPED_TRACE(count);
-    std::vector<float> target(2048, -7.0f);
-    const FactorRows rows{.row = values.data(),
-                          .element_step = 101,
-                          .width = 2 * lanes,
-                          .repeats = 3,
-                          .row_step = 40,
-                          .target = target.data(),
-                          .target_factor = 400,
-                          .target_step = lanes,
-                          .target_vector = 100};
-    count == 0 ? kernels_->filter_factors(rows) : kernels_->data_factors(rows, count);
-    std::vector<float> expected(target.size(), -7.0f);
-    for (int n = 0; n < 3; ++n) {
-      for (int i = 0; i < 2 * lanes; ++i) {
-        const auto d = [&](int j) {
-          return values[static_cast<std::size_t>(n * 40 + j * 101 + i)];
-        };
-        const std::vector<float> factors =
-            count == 0   ? std::vector<float>{d(0), d(0) + d(1), d(1)}
-            : count == 3 ? std::vector<float>{d(0) - d(1), d(1), d(1) - d(2)}
-                         : std::vector<float>{d(0) - d(1), d(1), d(1) - d(2), d(2), d(2) - d(3)};
-        for (std::size_t f = 0; f < factors.size(); ++f) {
-          expected[f * 400 + static_cast<std::size_t>(n * lanes + i / lanes * 100 + i % lanes)] =
-              factors[f];
-        }
-      }
-    }
-    EXPECT_EQ(target, expected);
-  }
-}
-
-TEST_P(SimdKernels, AddSignedRows) {
+TEST_P(SimdKernels, AddWeightedRows) {
   const int lanes = kernels_->lanes;
   const std::vector<float> values = drawn(4096, 1);
-  for (const int count : {1, 2, 4}) {
+  for (const int count : {1, 2, 3, 4}) {
     for (const bool adds : {false, true}) {
       SCOPED_TRACE(testing::Message() << count << " rows, adds " << adds);
       std::vector<float> target = drawn(1024, 2);
       const std::vector<float> before = target;
-      const SignedRows rows{
+      const WeightedRows rows{
           .rows = {values.data(), values.data() + 501, values.data() + 7, values.data() + 64},
-          .signs = {1, -1, -1, 1},
+          .weights = {-0.5f, 1, -1, 1.25f},
           .count = count,
           .width = 2 * lanes,
           .repeats = 3,
@@ -189,7 +150,7 @@ TEST_P(SimdKernels, AddSignedRows) {
         for (int i = 0; i < 2 * lanes; ++i) {
           double sum = 0;
           for (int r = 0; r < count; ++r) {
-            sum += static_cast<double>(rows.signs[r]) * rows.rows[r][n * 100 + i];
+            sum += static_cast<double>(rows.weights[r]) * rows.rows[r][n * 100 + i];
           }
           float& place =
               expected[static_cast<std::size_t>(n * lanes + i / lanes * 300 + i % lanes)];

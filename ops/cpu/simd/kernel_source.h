@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "tenon/ops/cpu/simd/filter_source.h"
 #include "tenon/ops/cpu/simd/function_source.h"
 #include "tenon/ops/cpu/simd/kernels.h"
 #include "tenon/ops/cpu/simd/matrix_source.h"
@@ -349,13 +350,28 @@ void unpack_lanes(const LaneRow<const float>& source, std::int64_t count, float*
 }  // namespace
 
 const Kernels& table() {
-  static constexpr Kernels kTable{TENON_SIMD_NAME, kLanes,       TENON_SIMD_CHANNELS,
-                                  kMostVectors,    multiply_any, multiply_matrix,
-                                  add_rows,        data_factors, filter_factors,
-                                  correlate_any,   dot,          exponential_of,
-                                  apply,           gradient,     interleave,
-                                  split,           join,         transpose,
-                                  pack_lanes,      unpack_lanes};
+  static constexpr Kernels kTable{TENON_SIMD_NAME,
+                                  kLanes,
+                                  TENON_SIMD_CHANNELS,
+                                  kMostVectors,
+                                  multiply_any,
+                                  multiply_matrix,
+                                  add_rows,
+                                  data_factors,
+                                  output_factors,
+                                  outputs,
+                                  add_taps,
+                                  correlate_any,
+                                  dot,
+                                  exponential_of,
+                                  apply,
+                                  gradient,
+                                  interleave,
+                                  split,
+                                  join,
+                                  transpose,
+                                  pack_lanes,
+                                  unpack_lanes};
   return kTable;
 }
 

@@ -28,7 +28,7 @@ struct Product {
   std::int64_t sums_stride;  ///< from channel to channel
 };
 
-/// sums[i·sums_row + v·lanes + lane] = what they begin with +
+/// sums[i·sums_row + v·lanes + lane] =
 ///     Σ_{k < depth} a[i·a_row + k·a_depth] · b[k·b_depth + v·b_vector + lane]
 struct MatrixProduct {
   const float* a;
@@ -38,20 +38,22 @@ struct MatrixProduct {
   std::int64_t b_depth, b_vector;
   int vectors;  ///< 1 … Kernels::vectors
   std::int64_t depth;
-  const float* start;  ///< what every row begins with, as many vectors; null: zeros
-  bool adds;           ///< begins with what `sums` holds instead
+  bool adds;           ///< to what `sums` holds
   const float* ahead;  ///< fetched, from `ahead` to `ahead + depth·ahead_step`, for a later product
   std::int64_t ahead_step;
   float* sums;
   std::int64_t sums_row;
 };
 
+/// The most rows that `add_rows` adds.
+inline constexpr int kMostRows = 4;
+
 /// target[n·target_step + v·target_vector + lane] =
-///     Σ_{r < count} signs[r] · rows[r][n·row_step + v·lanes + lane], for n < repeats
-struct SignedRows {
-  const float* rows[4] = {};
-  float signs[4] = {};     ///< 1 or -1; the first is 1
-  int count = 0;           ///< 1, 2 or 4
+///     Σ_{r < count} weights[r] · rows[r][n·row_step + v·lanes + lane], for n < repeats
+struct WeightedRows {
+  const float* rows[kMostRows] = {};
+  float weights[kMostRows] = {};
+  int count = 0;           ///< 1 … kMostRows
   std::int64_t width = 0;  ///< of a row: a whole number of vectors
   std::int64_t repeats = 1, row_step = 0;
   float* target = nullptr;
@@ -59,14 +61,54 @@ struct SignedRows {
   bool adds = false;  ///< to what `target` holds
 };
 
-/// Elements d_j[n, i] = row[n·row_step + j·element_step + i] and what minimal filtering makes of
-/// them, factor f at target[f·target_factor + n·target_step + i / lanes·target_vector + i % lanes],
+// Minimal filtering (winograd/form.h, which has the matrices), of tiles of 2 or 4 outputs along an
+// axis. The points of tiles of 4 are those two, their negatives and infinity.
+inline constexpr float kFarPoint = 1.25f;
+inline constexpr float kNearPoint = 0.375f;
+
+/// Of rows of elements R_r, what minimal filtering makes of them along both axes. First, along the
+/// rows, where `count` is
+///   1: R0;  2: R0 + w0·R1;  3: R0 + w0·R1 + w1·R2;
+///   4: R0 + w0·R1 ± w1·(R2 + w0·R3), two members
+/// with w = weights. Then of the elements d_j[n, i] = row[n·row_step + j·element_step + i] of that,
+/// factor f of member m, at
+///   target[m·target_member + f·target_factor + n·target_step + i / lanes·target_vector + i %
+///   lanes]
 /// for n < repeats and i < width, a whole number of vectors.
 struct FactorRows {
-  const float* row;
+  const float* rows[kMostRows] = {};
+  int count = 1;
+  float weights[2] = {};
   std::int64_t element_step, width, repeats, row_step;
   float* target;
-  std::int64_t target_factor, target_step, target_vector;
+  std::int64_t target_member, target_factor, target_step, target_vector;
+};
+
+/// Products m[e, f, n, i] = products[e·row_factor + f·column_factor + n·width + i] of factor e
+/// along the rows and f along the columns, and the outputs of their tiles: those at (r, c) of tile
+/// n at target[r·target_row + c·target_column + n·target_step + i], for n < repeats and i < width,
+/// a whole number of vectors.
+struct ProductTiles {
+  const float* products;
+  std::int64_t row_factor, column_factor, width, repeats;
+  const float* start;  ///< [width], added to every output; null: nothing
+  float* target;
+  std::int64_t target_row, target_column, target_step;
+};
+
+/// Products m[f, i, j] = products[f·factor + i·width + j] of factor f along the columns and one
+/// factor along the rows, which is part of taps g0 and g1 along the rows by `weights`:
+/// taps[r][c][i·tap_row + j] += weights[r]·(tap c of m along the columns), for i < rows and
+/// j < width, a whole number of vectors.
+struct TapProducts {
+  const float* products;
+  std::int64_t factor;
+  int rows;
+  std::int64_t width;
+  float weights[2];  ///< 0: no part
+  bool adds[2];      ///< false: = instead of +=
+  float* taps[2][2];
+  std::int64_t tap_row;
 };
 
 /// For i < a_count and j < b_count, lane by lane:
@@ -112,11 +154,16 @@ struct Kernels {
 
   void (*multiply)(const Product& product);
   void (*multiply_matrix)(const MatrixProduct& product);
-  void (*add_rows)(const SignedRows& rows);
-  /// d0 - d1, d1, d1 - d2, and where `count` is 5 instead of 3, d2, d2 - d3.
-  void (*data_factors)(const FactorRows& rows, int count);
-  /// d0, d0 + d1, d1.
-  void (*filter_factors)(const FactorRows& rows);
+  void (*add_rows)(const WeightedRows& rows);
+  /// The tile + 1 factors of as many elements; of two `windows` also those of the elements that
+  /// begin one later: of tiles of 2 the last factor but two is the second window's first, of tiles
+  /// of 4 they are five more.
+  void (*data_factors)(const FactorRows& rows, int tile, int windows);
+  /// The tile + 1 factors of a gradient of `tile` outputs.
+  void (*output_factors)(const FactorRows& rows, int tile);
+  void (*outputs)(const ProductTiles& tiles, int tile_rows, int tile_columns);
+  /// Of tiles of `tile` columns.
+  void (*add_taps)(const TapProducts& products, int tile);
   void (*correlate)(const Correlation& correlation);
   /// sums[i·sums_stride + j] += Σ_k a[i·a_stride + k]·b[j·b_stride + k] for i < rows, j < columns,
   /// k < count.

@@ -1,4 +1,4 @@
-// Products of small matrices and signed sums of rows: a part of kernel_source.h, which see.
+// Products of small matrices and weighted sums of rows: a part of kernel_source.h, which see.
 #pragma once
 
 #include "tenon/ops/cpu/simd/kernels.h"
@@ -7,8 +7,8 @@
 namespace tenon::ops::cpu::simd::TENON_SIMD_NAMESPACE {
 namespace {
 
-/// All sums stay in registers, beside one row of b and an element of a. What they begin with is
-/// added at the end: parts of a long sum round less than one chain of additions.
+/// All sums stay in registers, beside one row of b and an element of a. What `sums` holds is added
+/// at the end: parts of a long sum round less than one chain of additions.
 template <int kRows, int kVectors>
 void multiply_rows(const MatrixProduct& product) {
   Vector sums[kRows][kVectors] = {};
@@ -31,9 +31,8 @@ void multiply_rows(const MatrixProduct& product) {
   }
   for (int i = 0; i < kRows; ++i) {
     float* target = product.sums + i * product.sums_row;
-    const float* first = product.adds ? target : product.start;
     for (int v = 0; v < kVectors; ++v, target += kLanes) {
-      store(target, first == nullptr ? sums[i][v] : sums[i][v] + load(first + v * kLanes));
+      store(target, product.adds ? sums[i][v] + load(target) : sums[i][v]);
     }
   }
 }
@@ -61,24 +60,24 @@ void multiply_matrix(const MatrixProduct& product) {
 }
 
 template <int kCount, bool kAdds>
-void add_rows_of(const SignedRows& signed_rows) {
-  const SignedRows rows = signed_rows;  // a copy, which what is written cannot be
-  Vector signs[kCount];
-  for (int r = 1; r < kCount; ++r) signs[r] = splat(rows.signs[r]);
+void add_rows_of(const WeightedRows& weighted_rows) {
+  const WeightedRows rows = weighted_rows;  // a copy, which what is written cannot be
+  Vector weights[kCount];
+  for (int r = 0; r < kCount; ++r) weights[r] = splat(rows.weights[r]);
   for (std::int64_t n = 0; n < rows.repeats; ++n) {
     const float* row[kCount];
     for (int r = 0; r < kCount; ++r) row[r] = rows.rows[r] + n * rows.row_step;
     float* target = rows.target + n * rows.target_step;
     for (std::int64_t i = 0; i < rows.width; i += kLanes, target += rows.target_vector) {
-      Vector sum = load(row[0] + i);
-      for (int r = 1; r < kCount; ++r) sum = multiply_add(signs[r], load(row[r] + i), sum);
+      Vector sum = weights[0] * load(row[0] + i);
+      for (int r = 1; r < kCount; ++r) sum = multiply_add(weights[r], load(row[r] + i), sum);
       store(target, kAdds ? load(target) + sum : sum);
     }
   }
 }
 
 template <int kCount>
-void add_rows_to(const SignedRows& rows) {
+void add_rows_to(const WeightedRows& rows) {
   if (rows.adds) {
     add_rows_of<kCount, true>(rows);
   } else {
@@ -86,59 +85,17 @@ void add_rows_to(const SignedRows& rows) {
   }
 }
 
-void add_rows(const SignedRows& rows) {
+void add_rows(const WeightedRows& rows) {
   switch (rows.count) {
     case 1:
       return add_rows_to<1>(rows);
     case 2:
       return add_rows_to<2>(rows);
+    case 3:
+      return add_rows_to<3>(rows);
     default:
       return add_rows_to<4>(rows);
   }
-}
-
-/// Calls `make(d, out)` for each vector: `d(j)` loads element j, `out(f, v)` stores factor f.
-template <class Make>
-inline void for_each_factor(const FactorRows& factor_rows, const Make& make) {
-  const FactorRows rows = factor_rows;  // a copy, which what is written cannot be
-  for (std::int64_t n = 0; n < rows.repeats; ++n) {
-    const float* row = rows.row + n * rows.row_step;
-    float* target = rows.target + n * rows.target_step;
-    for (std::int64_t i = 0; i < rows.width; i += kLanes, target += rows.target_vector) {
-      make([&](int j) { return load(row + j * rows.element_step + i); },
-           [&](int f, Vector v) { store(target + f * rows.target_factor, v); });
-    }
-  }
-}
-
-void data_factors(const FactorRows& rows, int count) {
-  const auto three = [](const auto& d, const auto& out) {
-    const Vector middle = d(1);
-    out(0, d(0) - middle);
-    out(1, middle);
-    const Vector last = d(2);
-    out(2, middle - last);
-    return last;
-  };
-  if (count == 3) {
-    for_each_factor(rows, [&](const auto& d, const auto& out) { three(d, out); });
-  } else {
-    for_each_factor(rows, [&](const auto& d, const auto& out) {
-      const Vector third = three(d, out);
-      out(3, third);
-      out(4, third - d(3));
-    });
-  }
-}
-
-void filter_factors(const FactorRows& rows) {
-  for_each_factor(rows, [](const auto& d, const auto& out) {
-    const Vector first = d(0);
-    const Vector second = d(1);
-    out(0, first);
-    out(1, first + second);
-    out(2, second);
-  });
 }
 
 }  // namespace

@@ -15,9 +15,11 @@ namespace {
 constexpr std::int64_t kDepth = 128;
 
 /// What decides the order of packed filters, besides the weight's shape.
-std::string name_of(std::string name, const Plan& plan, const simd::Kernels& kernels) {
-  for (const std::int64_t number : {plan.stride.h, plan.stride.w, plan.rows.phase_axis.padding,
-                                    plan.columns.phase_axis.padding, std::int64_t{kernels.lanes}}) {
+std::string name_of(std::string name, const Plan& plan, const Form& rows, const Form& columns,
+                    const simd::Kernels& kernels) {
+  for (const std::int64_t number :
+       {plan.stride.h, plan.stride.w, plan.rows.phase_axis.padding, plan.columns.phase_axis.padding,
+        std::int64_t{rows.tile}, std::int64_t{columns.tile}, std::int64_t{kernels.lanes}}) {
     name += ' ' + std::to_string(number);
   }
   return name;
@@ -35,11 +37,14 @@ Filters Filters::gradient(const Plan& plan, const simd::Kernels& kernels, const 
 
 Filters Filters::packed(const Plan& plan, const simd::Kernels& kernels, const Tensor& weight,
                         bool turned) {
-  Filters filters(kernels, turned ? plan.out_channels : plan.in_channels,
+  const Form& rows = turned ? plan.rows.input_form : plan.rows.form;
+  const Form& columns = turned ? plan.columns.input_form : plan.columns.form;
+  Filters filters(kernels, rows, columns, turned ? plan.out_channels : plan.in_channels,
                   turned ? plan.in_channels : plan.out_channels);
   const char* name = turned ? "minimal filters' gradient" : "minimal filters";
-  filters.packed_ = derived(weight, name_of(name, plan, kernels), [&] {
-    const Tensor matrices = empty({plan.phases() * kFactors * filters.depth_ * filters.width_});
+  filters.packed_ = derived(weight, name_of(name, plan, rows, columns, kernels), [&] {
+    const Tensor matrices =
+        empty({plan.phases() * filters.factors() * filters.depth_ * filters.width_});
     filters.pack(plan, weight, turned, matrices);
     return matrices;
   });
@@ -53,27 +58,33 @@ void Filters::pack(const Plan& plan, const Tensor& weight, bool turned,
   // From channel to channel of the weight [in, out, taps], as the packed matrices count them.
   const std::int64_t depth_step = turned ? taps : plan.out_channels * taps;
   const std::int64_t width_step = turned ? plan.out_channels * taps : taps;
-  const int last = turned ? 2 : 0;  // factors in reverse
   parallel_for(0, depth_, 8, [&](std::int64_t begin, std::int64_t end) {
     const Scratch<float> by_tap(taps * width_);
     for (std::int64_t k = begin; k < end; ++k) {
       kernels_.transpose(weight.data<float>() + k * depth_step, width_step, width_, taps,
                          by_tap.data(), width_);
-      for (std::int64_t i = 0; i < plan.phases() * kFactors; ++i) {
-        const std::int64_t phase = i / kFactors;
-        const int vertical = std::abs(last - static_cast<int>(i % kFactors / 3));
-        const int horizontal = std::abs(last - static_cast<int>(i % 3));
+      for (std::int64_t i = 0; i < plan.phases() * factors(); ++i) {
+        const std::int64_t phase = i / factors();
+        const float(&vertical)[2] = rows_.taps[i % factors() / columns_.factors()];
+        const float(&horizontal)[2] = columns_.taps[i % columns_.factors()];
+        simd::WeightedRows rows{.target_vector = kernels_.lanes};
+        for (int r = 0; r < 2; ++r) {
+          for (int c = 0; c < 2; ++c) {
+            const float weight = vertical[r] * horizontal[c];
+            if (weight == 0) continue;
+            const std::int64_t tap =
+                plan.rows.tap(phase / plan.stride.w, turned ? 1 - r : r) * kernel_width +
+                plan.columns.tap(phase % plan.stride.w, turned ? 1 - c : c);
+            rows.rows[rows.count] = by_tap.data() + width_ * tap;
+            rows.weights[rows.count++] = weight;
+          }
+        }
         for (std::int64_t s = 0; s < strips_.count; ++s) {
-          const std::int64_t column = strips_.first(s) * kernels_.lanes;
-          const std::int64_t width = std::int64_t{strips_.size(s)} * kernels_.lanes;
-          simd::SignedRows rows{.width = width, .repeats = 1, .target_vector = kernels_.lanes};
-          rows.target = packed.data<float>() + (i * width_ + column) * depth_ + k * width;
-          set_terms(rows, filter_terms(vertical), filter_terms(horizontal), [&](int r, int c) {
-            return by_tap.data() + column +
-                   width_ * (plan.rows.tap(phase / plan.stride.w, r) * kernel_width +
-                             plan.columns.tap(phase % plan.stride.w, c));
-          });
+          rows.width = std::int64_t{strips_.size(s)} * kernels_.lanes;
+          rows.target = packed.data<float>() +
+                        (i * width_ + strips_.first(s) * kernels_.lanes) * depth_ + k * rows.width;
           kernels_.add_rows(rows);
+          for (int r = 0; r < rows.count; ++r) rows.rows[r] += rows.width;
         }
       }
     }
@@ -86,10 +97,10 @@ std::int64_t Filters::calls(std::int64_t rows, std::int64_t first, std::int64_t 
 }
 
 void Filters::multiply(const float* a, std::int64_t rows, std::int64_t phase, int factor,
-                       std::int64_t first, std::int64_t last, const float* start, bool adds,
-                       float* sums, std::int64_t sums_row, LinesAhead* ahead) const {
+                       std::int64_t first, std::int64_t last, bool adds, float* sums,
+                       std::int64_t sums_row, LinesAhead* ahead) const {
   const std::int64_t lanes = kernels_.lanes;
-  const float* matrix = packed_.data<float>() + (phase * kFactors + factor) * depth_ * width_;
+  const float* matrix = packed_.data<float>() + (phase * factors() + factor) * depth_ * width_;
   const std::int64_t blocks = (rows + kernels_.channels - 1) / kernels_.channels;
   for (std::int64_t s = first; s < last; ++s) {
     const std::int64_t column = strips_.first(s) * lanes;
@@ -104,7 +115,6 @@ void Filters::multiply(const float* a, std::int64_t rows, std::int64_t phase, in
                                   .b_vector = lanes,
                                   .vectors = strips_.size(s),
                                   .depth = std::min(kDepth, depth_ - k),
-                                  .start = start == nullptr ? nullptr : start + column,
                                   .adds = adds || k > 0,
                                   .ahead = nullptr,
                                   .ahead_step = (width + blocks - 1) / blocks,

@@ -9,9 +9,6 @@
 
 namespace tenon::ops::cpu::winograd {
 
-/// Factors along both axes: number 3·(along the rows) + (along the columns).
-inline constexpr int kFactors = 9;
-
 /// Rows of memory that are soon written, fetched a few lines at a time between products: a store
 /// that waits for its line holds up all that follow.
 class LinesAhead {
@@ -61,7 +58,7 @@ class Filters {
  public:
   /// Of the forward: depth is x's channels, width y's.
   static Filters forward(const Plan& plan, const simd::Kernels& kernels, const Tensor& weight);
-  /// Of the data gradient, the other way round; factors are those of the taps in reverse.
+  /// Of the data gradient, the other way round, with the taps in reverse, for tiles of x.
   static Filters gradient(const Plan& plan, const simd::Kernels& kernels, const Tensor& weight);
 
   std::int64_t depth() const { return depth_; }
@@ -70,16 +67,19 @@ class Filters {
   const simd::ChannelBlocks& strips() const { return strips_; }
   /// How often `multiply` fetches.
   std::int64_t calls(std::int64_t rows, std::int64_t first, std::int64_t last) const;
-  /// sums[row·sums_row + column - the first strip's] = start + rows of `a` [rows, depth] times the
-  /// matrix of `phase` and `factor`, for the strips [first, last); `start` may be null for zeros,
-  /// and with `adds` it is what `sums` holds. Fetches some of `ahead`, which may be null.
+  /// sums[row·sums_row + column - the first strip's] = rows of `a` [rows, depth] times the matrix
+  /// of `phase` and `factor`, for the strips [first, last), with `adds` added to what `sums` holds.
+  /// Fetches some of `ahead`, which may be null.
   void multiply(const float* a, std::int64_t rows, std::int64_t phase, int factor,
-                std::int64_t first, std::int64_t last, const float* start, bool adds, float* sums,
+                std::int64_t first, std::int64_t last, bool adds, float* sums,
                 std::int64_t sums_row, LinesAhead* ahead) const;
 
  private:
-  Filters(const simd::Kernels& kernels, std::int64_t depth, std::int64_t width)
+  Filters(const simd::Kernels& kernels, const Form& rows, const Form& columns, std::int64_t depth,
+          std::int64_t width)
       : kernels_(kernels),
+        rows_(rows),
+        columns_(columns),
         depth_(depth),
         width_(width),
         strips_(width / kernels.lanes, kernels.vectors) {}
@@ -88,7 +88,10 @@ class Filters {
                         bool turned);
   void pack(const Plan& plan, const Tensor& weight, bool turned, const Tensor& packed) const;
 
+  int factors() const { return rows_.factors() * columns_.factors(); }
+
   const simd::Kernels& kernels_;
+  const Form &rows_, &columns_;
   std::int64_t depth_, width_;
   simd::ChannelBlocks strips_;
   Tensor packed_{};

@@ -27,14 +27,12 @@ bool suits(const Shape& x, const Shape& weight, const Shape& y,
   for (const std::int64_t channels : {x[1], weight[1]}) {
     if (channels < kLeastChannels || channels % lanes != 0) return false;
   }
+  // Results that pairs compute and that are not there: an odd row, phases that end early.
+  const auto pairs = [](const Axis& axis) { return (axis.phase_axis.output_count(0) + 1) / 2; };
   const Plan plan(x, weight, y, options);
-  // Results that a tile computes and that are not there: an odd row, phases that end early.
-  const std::int64_t computed = 4 * plan.phases() * plan.rows.tiles * plan.columns.tiles;
-  if (computed * 4 > plan.output_rows() * plan.output_columns() * 5) return false;
-  const std::int64_t image = (2 * plan.rows.tiles + 2) * (2 * plan.columns.tiles + 2) * x[1];
-  const std::int64_t result = (plan.rows.high - plan.rows.low) *
-                              (plan.columns.high - plan.columns.low) * plan.phases() * weight[1];
-  return image + result <= kMostElements;
+  const std::int64_t results = plan.output_rows() * plan.output_columns();
+  if (16 * plan.phases() * pairs(plan.rows) * pairs(plan.columns) > 5 * results) return false;
+  return (x[2] + 2) * (x[3] + 2) * x[1] + results * weight[1] <= kMostElements;
 }
 
 namespace {
@@ -61,8 +59,9 @@ class Forward {
     parallel_for(0, blocks * parts, grain, [&](std::int64_t begin, std::int64_t end) {
       const Window window = outputs_.window(rows_);
       const Scratch<float> input(images_ * window.image_size());
+      const Scratch<float> factors(outputs_.factors_size());
       const Scratch<float> products(outputs_.products_size());
-      const Outputs::Buffers buffers(outputs_, products.data());
+      const Outputs::Buffers buffers(outputs_, factors.data(), products.data());
       for (std::int64_t item = begin; item < end; ++item) {
         const std::int64_t part = item % parts;
         run_block(item / parts, strips * part / parts, strips * (part + 1) / parts, x, z, input,
@@ -80,8 +79,8 @@ class Forward {
                       std::min(rows_, plan_.rows.tiles - row)};
     const std::int64_t plane = plan_.rows.phase_axis.input * plan_.columns.phase_axis.input;
     outputs_.window(block.rows)
-        .pack(x + image * plan_.in_channels * plane, block.images, 2 * row + plan_.rows.first,
-              plan_.columns.first, input.data());
+        .pack(x + image * plan_.in_channels * plane, block.images,
+              plan_.rows.form.tile * row + plan_.rows.first, plan_.columns.first, input.data());
     const std::int64_t lanes = kernels_.lanes;
     const std::int64_t channel = outputs_.filters().strips().first(first) * lanes;
     const std::int64_t channels =
@@ -92,10 +91,11 @@ class Forward {
     const std::int64_t plane_out = plan_.output_rows() * width;
     outputs_.compute(
         block, input.data(), first, last, buffers,
-        [&](std::int64_t i, std::int64_t r, float* y) {
-          if (chain_ != nullptr) kernels_.apply(*chain_, y, width * channels);
-          kernels_.transpose(y, channels, width, channels,
-                             z + (i * plan_.out_channels + channel) * plane_out + r * width,
+        [&](const Outputs::Run& run, float* y) {
+          if (chain_ != nullptr) kernels_.apply(*chain_, y, run.columns * channels);
+          kernels_.transpose(y, channels, run.columns, channels,
+                             z + (run.image * plan_.out_channels + channel) * plane_out +
+                                 run.row * width + run.column,
                              plane_out);
         },
         [&](std::int64_t i, std::int64_t r, LinesAhead& ahead) {

@@ -5,12 +5,11 @@
 namespace tenon::ops::cpu::winograd {
 namespace {
 
-/// Tiles whose products are computed together: eight rows of a matrix at a time, and as many
-/// products as fit a second-level cache beside the filters that stream through it.
-constexpr std::int64_t kTiles = 64;
-
 /// Floats of a line of the cache.
 constexpr std::int64_t kLine = 16;
+
+/// Floats of the results that are computed from products together, most of a first-level cache.
+constexpr std::int64_t kRunFloats = 8192;
 
 }  // namespace
 
@@ -61,37 +60,58 @@ Window Outputs::window(std::int64_t rows) const {
           plan_.in_channels,
           plan_.rows.phase_axis.input,
           plan_.columns.phase_axis.input,
-          2 * rows + 2,
-          2 * plan_.columns.tiles + 2};
+          plan_.rows.form.tile * rows + 2,
+          plan_.columns.form.tile * plan_.columns.tiles + 2};
 }
 
+/// Eight rows of a matrix at a time, and as many products as fit a second-level cache beside the
+/// filters that stream through it.
+std::int64_t Outputs::tiles_at_once(int factors) { return factors > 9 ? 32 : 64; }
+
 std::int64_t Outputs::tile_rows_at_once() const {
-  return std::max<std::int64_t>(1, kTiles / plan_.columns.tiles);
+  return std::max<std::int64_t>(1, tiles_at_once(plan_.factors()) / plan_.columns.tiles);
+}
+
+std::int64_t Outputs::tiles_of_run() const {
+  // Rows of whole lines at least, so that what is written is not split.
+  const std::int64_t columns = plan_.columns.form.tile * plan_.stride.w;
+  const std::int64_t least = (kLine + columns - 1) / columns;
+  const std::int64_t fitting =
+      kRunFloats / (plan_.rows.form.tile * columns * plan_.out_channels) / least * least;
+  return std::min(std::max(fitting, least), plan_.columns.tiles);
+}
+
+std::int64_t Outputs::factors_size() const {
+  return 2 * plan_.columns.data_factors() *
+         spread(tile_rows_at_once() * plan_.columns.tiles * plan_.in_channels);
 }
 
 std::int64_t Outputs::products_size() const {
-  return plan_.stride.w * kFactors * tile_rows_at_once() * plan_.columns.tiles * plan_.out_channels;
+  return plan_.stride.w * plan_.factors() *
+         spread(tile_rows_at_once() * plan_.columns.tiles * plan_.out_channels);
 }
 
-Outputs::Buffers::Buffers(const Outputs& o, float* products_memory)
-    : combined(o.window(1).row_size()),
-      factors(kDataFactors * o.tile_rows_at_once() * o.plan_.columns.tiles * o.plan_.in_channels),
+Outputs::Buffers::Buffers(const Outputs& o, float* factors_memory, float* products_memory)
+    : factors(factors_memory),
       products(products_memory),
-      row(2 * o.plan_.columns.tiles * o.plan_.stride.w * o.plan_.out_channels) {}
+      rows(o.plan_.rows.form.tile * o.tiles_of_run() * o.plan_.columns.form.tile *
+           o.plan_.stride.w * o.plan_.out_channels) {}
 
 /// A few rows of tiles, counted through the images of a block.
 struct Outputs::Part {
   const Block& block;
   const Window& window;
   const float* data;
-  std::int64_t first_row, last_row;
+  std::int64_t first_row, last_row, tile_columns;
   std::int64_t first_strip, last_strip;
-  std::int64_t channels;  // of the strips
+  std::int64_t first_channel, channels;  // of the strips
   const Buffers& buffers;
   const Visit& visit;
   const Announce& announce;
 
   std::int64_t tile_rows() const { return last_row - first_row; }
+  /// From the products of a factor to those of the next.
+  std::int64_t products_step() const { return spread(tile_rows() * tile_columns * channels); }
 };
 
 void Outputs::compute(const Block& block, const float* window, std::int64_t first,
@@ -109,8 +129,10 @@ void Outputs::compute(const Block& block, const float* window, std::int64_t firs
                     window,
                     row,
                     std::min(row + step, block.tile_rows()),
+                    plan_.columns.tiles,
                     first,
                     last,
+                    vectors(first) * kernels_.lanes,
                     (vectors(last) - vectors(first)) * kernels_.lanes,
                     buffers,
                     visit,
@@ -122,92 +144,124 @@ void Outputs::compute(const Block& block, const float* window, std::int64_t firs
   }
 }
 
-void Outputs::multiply_row_phase(const Part& part, std::int64_t row_phase) const {
-  const std::int64_t tile_columns = plan_.columns.tiles;
-  const std::int64_t tiles = part.tile_rows() * tile_columns;
+void Outputs::announce(const Part& part, std::int64_t row_phase) const {
   LinesAhead& ahead = part.buffers.ahead;
   ahead.clear();
-  if (part.announce) {
-    for (std::int64_t row = part.first_row; row < part.last_row; ++row) {
-      for (int r = 0; r < 2; ++r) {
-        const std::int64_t q = 2 * (part.block.row + row % part.block.rows) + r;
-        const std::int64_t y = row_phase + q * plan_.stride.h;
-        if (y < plan_.output_rows())
-          part.announce(part.block.image + row / part.block.rows, y, ahead);
-      }
+  if (!part.announce) return;
+  for (std::int64_t row = part.first_row; row < part.last_row; ++row) {
+    for (int r = 0; r < plan_.rows.form.tile; ++r) {
+      const std::int64_t y = output_row(part, row_phase, row, r);
+      if (y < plan_.output_rows())
+        part.announce(part.block.image + row / part.block.rows, y, ahead);
     }
-    ahead.start(kFactors * plan_.stride.w *
-                filters_.calls(tiles, part.first_strip, part.last_strip));
   }
-  for (int vertical = 0; vertical < 3; ++vertical) {
-    compute_factors(part, data_terms(2 * plan_.rows.later(row_phase) + vertical));
-    for (std::int64_t phase = 0; phase < plan_.stride.w; ++phase) {
-      for (int horizontal = 0; horizontal < 3; ++horizontal) {
-        const int a = 2 * plan_.columns.later(phase) + horizontal;
-        const int factor = 3 * vertical + horizontal;
-        // The middle product is part of each output: it begins with the bias.
-        filters_.multiply(
-            part.buffers.factors.data() + a * tiles * plan_.in_channels, tiles,
-            row_phase * plan_.stride.w + phase, factor, part.first_strip, part.last_strip,
-            factor == 4 ? bias_.data() : nullptr, false,
-            part.buffers.products + (phase * kFactors + factor) * tiles * part.channels,
-            part.channels, part.announce ? &ahead : nullptr);
-      }
+  ahead.start(
+      plan_.factors() * plan_.stride.w *
+      filters_.calls(part.tile_rows() * plan_.columns.tiles, part.first_strip, part.last_strip));
+}
+
+/// Where row `r` of a row of tiles lies in y.
+std::int64_t Outputs::output_row(const Part& part, std::int64_t row_phase, std::int64_t tile_row,
+                                 int r) const {
+  const std::int64_t tile = part.block.row + tile_row % part.block.rows;
+  return row_phase + (plan_.rows.form.tile * tile + r) * plan_.stride.h;
+}
+
+void Outputs::multiply_row_phase(const Part& part, std::int64_t row_phase) const {
+  const std::int64_t size = spread(part.tile_rows() * part.tile_columns * plan_.in_channels);
+  announce(part, row_phase);
+  for (const Group& group : plan_.rows.form.data) {
+    compute_factors(part, row_phase, group);
+    for (int member = 0; member < group.members; ++member) {
+      multiply_factors(part, row_phase, group.first + member,
+                       part.buffers.factors + member * plan_.columns.data_factors() * size);
     }
   }
 }
 
-/// All factors along the columns of one factor along the rows.
-void Outputs::compute_factors(const Part& part, const Terms& vertical) const {
-  const std::int64_t tile_columns = plan_.columns.tiles;
-  const std::int64_t size = tile_columns * plan_.in_channels;  // of a row of tiles
+/// The products of one factor along the rows.
+void Outputs::multiply_factors(const Part& part, std::int64_t row_phase, int vertical,
+                               const float* factors) const {
+  const std::int64_t tiles = part.tile_rows() * part.tile_columns;
+  const int along = plan_.columns.form.factors();
+  for (std::int64_t phase = 0; phase < plan_.stride.w; ++phase) {
+    for (int horizontal = 0; horizontal < along; ++horizontal) {
+      const int a = plan_.columns.first_factor(phase) + horizontal;
+      const int factor = vertical * along + horizontal;
+      filters_.multiply(
+          factors + a * spread(tiles * plan_.in_channels), tiles,
+          row_phase * plan_.stride.w + phase, factor, part.first_strip, part.last_strip, false,
+          part.buffers.products + (phase * plan_.factors() + factor) * part.products_step(),
+          part.channels, part.announce ? &part.buffers.ahead : nullptr);
+    }
+  }
+}
+
+/// All factors along the columns of a group along the rows.
+void Outputs::compute_factors(const Part& part, std::int64_t row_phase, const Group& group) const {
+  const std::int64_t row_size = part.tile_columns * plan_.in_channels;
+  const std::int64_t size = spread(part.tile_rows() * row_size);
+  const int tile = plan_.columns.form.tile;
   for (std::int64_t row = part.first_row; row < part.last_row; ++row) {
+    const std::int64_t top = plan_.rows.form.tile * (row % part.block.rows);
     const float* corner = part.data + row / part.block.rows * part.window.image_size() +
-                          part.window.offset(2 * (row % part.block.rows), 0);
-    const float* combined = combine_rows(
-        kernels_, vertical, part.window.row_size(),
-        [&](int r) { return corner + part.window.offset(r, 0); }, part.buffers.combined.data());
-    kernels_.data_factors({.row = combined,
-                           .element_step = plan_.in_channels,
-                           .width = plan_.in_channels,
-                           .repeats = tile_columns,
-                           .row_step = 2 * plan_.in_channels,
-                           .target = part.buffers.factors.data() + (row - part.first_row) * size,
-                           .target_factor = part.tile_rows() * size,
-                           .target_step = plan_.in_channels,
-                           .target_vector = kernels_.lanes},
-                          plan_.columns.data_factors());
+                          part.window.offset(top + plan_.rows.later(row_phase), 0);
+    simd::FactorRows rows{.element_step = plan_.in_channels,
+                          .width = plan_.in_channels,
+                          .repeats = part.tile_columns,
+                          .row_step = tile * plan_.in_channels,
+                          .target = part.buffers.factors + (row - part.first_row) * row_size,
+                          .target_member = plan_.columns.data_factors() * size,
+                          .target_factor = size,
+                          .target_step = plan_.in_channels,
+                          .target_vector = kernels_.lanes};
+    set_rows(rows, group, [&](int r) { return corner + part.window.offset(r, 0); });
+    kernels_.data_factors(rows, tile, plan_.columns.windows());
   }
 }
 
 void Outputs::finish_row_phase(const Part& part, std::int64_t row_phase) const {
   const std::int64_t tile_columns = plan_.columns.tiles;
-  const std::int64_t tiles = part.tile_rows() * tile_columns;
-  const std::int64_t channels = part.channels;
   for (std::int64_t row = part.first_row; row < part.last_row; ++row) {
-    for (int r = 0; r < 2; ++r) {
-      const std::int64_t q = 2 * (part.block.row + row % part.block.rows) + r;
-      const std::int64_t y = row_phase + q * plan_.stride.h;
-      if (y >= plan_.output_rows()) continue;
-      for (std::int64_t phase = 0; phase < plan_.stride.w; ++phase) {
-        const float* products =
-            part.buffers.products +
-            (phase * kFactors * tiles + (row - part.first_row) * tile_columns) * channels;
-        for (int c = 0; c < 2; ++c) {
-          simd::SignedRows rows{
-              .width = channels,
-              .repeats = tile_columns,
-              .row_step = channels,
-              .target = part.buffers.row.data() + (c * plan_.stride.w + phase) * channels,
-              .target_step = 2 * plan_.stride.w * channels,
-              .target_vector = kernels_.lanes};
-          set_terms(rows, output_terms(r), output_terms(c),
-                    [&](int i, int j) { return products + (3 * i + j) * tiles * channels; });
-          kernels_.add_rows(rows);
-        }
-      }
-      part.visit(part.block.image + row / part.block.rows, y, part.buffers.row.data());
+    for (std::int64_t tile = 0; tile < tile_columns; tile += tiles_of_run()) {
+      finish_tiles(part, row_phase, row, tile, std::min(tile + tiles_of_run(), tile_columns));
     }
+  }
+}
+
+/// Outputs of the tiles [first, last) of a row of tiles.
+void Outputs::finish_tiles(const Part& part, std::int64_t row_phase, std::int64_t tile_row,
+                           std::int64_t first, std::int64_t last) const {
+  const std::int64_t tile = (tile_row - part.first_row) * plan_.columns.tiles + first;
+  const std::int64_t channels = part.channels;
+  const Form& rows = plan_.rows.form;
+  const Form& columns = plan_.columns.form;
+  const std::int64_t step = columns.tile * plan_.stride.w;  // columns of a tile
+  const std::int64_t row_size = (last - first) * step * channels;
+  for (std::int64_t phase = 0; phase < plan_.stride.w; ++phase) {
+    kernels_.outputs({.products = part.buffers.products +
+                                  phase * plan_.factors() * part.products_step() + tile * channels,
+                      .row_factor = columns.factors() * part.products_step(),
+                      .column_factor = part.products_step(),
+                      .width = channels,
+                      .repeats = last - first,
+                      .start = bias_.data() + part.first_channel,
+                      .target = part.buffers.rows.data() + phase * channels,
+                      .target_row = row_size,
+                      .target_column = plan_.stride.w * channels,
+                      .target_step = step * channels},
+                     rows.tile, columns.tile);
+  }
+  const std::int64_t column = first * step;
+  Run run{.image = part.block.image + tile_row / part.block.rows,
+          .row = 0,
+          .column = column,
+          .columns = std::min(last * step, plan_.output_columns()) - column};
+  if (run.columns <= 0) return;
+  for (int r = 0; r < rows.tile; ++r) {
+    run.row = output_row(part, row_phase, tile_row, r);
+    if (run.row >= plan_.output_rows()) break;
+    part.visit(run, part.buffers.rows.data() + r * row_size);
   }
 }
 

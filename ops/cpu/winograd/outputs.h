@@ -59,23 +59,30 @@ class Outputs {
   Window window(std::int64_t rows) const;
   /// Rows of tiles whose factors and products stay in the second-level cache.
   std::int64_t tile_rows_at_once() const;
+  /// Tiles whose products are computed together, where a tile has so many.
+  static std::int64_t tiles_at_once(int factors);
 
-  /// Elements of the products, for which a caller may have memory that serves others too.
+  /// Elements of the factors and of the products, for which a caller may have memory that serves
+  /// others too.
+  std::int64_t factors_size() const;
   std::int64_t products_size() const;
   /// A thread's memory, for blocks and strips of any size.
   struct Buffers {
-    Buffers(const Outputs& outputs, float* products_memory);
-    Scratch<float> combined;  // rows of the window
-    Scratch<float> factors;   // [factor along the columns][tile][channel of x]
-    float* products;          // [column phase][factor][tile][channel of y]
-    Scratch<float> row;       // of y: [column][channel of y]
+    Buffers(const Outputs& outputs, float* factors_memory, float* products_memory);
+    float* factors;       // [member of a group][factor along the columns][tile][channel of x]
+    float* products;      // [column phase][factor][tile][channel of y]
+    Scratch<float> rows;  // of y, those of a few tiles: [row][column][channel of y]
     mutable LinesAhead ahead{};
   };
-  /// Called with an image of the block, a row of y, and its elements [column][channel of the
-  /// strips], which it may change.
   /// Says where a row of the image's results will be written, for all channels of the strips.
   using Announce = std::function<void(std::int64_t image, std::int64_t row, LinesAhead& ahead)>;
-  using Visit = std::function<void(std::int64_t image, std::int64_t row, float* y)>;
+  /// Some columns of a row of y.
+  struct Run {
+    std::int64_t image, row;  ///< image of the block
+    std::int64_t column, columns;
+  };
+  /// Called with a run and its elements [column][channel of the strips], which it may change.
+  using Visit = std::function<void(const Run& run, float* y)>;
 
   /// All rows of y of the `block`'s tiles, given its window, for the strips [first, last) of the
   /// filters' columns.
@@ -84,9 +91,18 @@ class Outputs {
 
  private:
   struct Part;
+  /// Tiles of a row whose outputs stay in the first-level cache.
+  std::int64_t tiles_of_run() const;
+  std::int64_t output_row(const Part& part, std::int64_t row_phase, std::int64_t tile_row,
+                          int r) const;
+  void announce(const Part& part, std::int64_t row_phase) const;
   void multiply_row_phase(const Part& part, std::int64_t row_phase) const;
-  void compute_factors(const Part& part, const Terms& vertical) const;
+  void multiply_factors(const Part& part, std::int64_t row_phase, int vertical,
+                        const float* factors) const;
+  void compute_factors(const Part& part, std::int64_t row_phase, const Group& group) const;
   void finish_row_phase(const Part& part, std::int64_t row_phase) const;
+  void finish_tiles(const Part& part, std::int64_t row_phase, std::int64_t tile_row,
+                    std::int64_t first, std::int64_t last) const;
 
   const Plan& plan_;
   const simd::Kernels& kernels_;

@@ -1,12 +1,8 @@
 // Transposed convolutions whose phases have two taps along each axis (kernel = 2·stride, as in most
-// decoders), by minimal filtering, F(2, 2): two neighbouring outputs of two taps cost three
-// products instead of four, so that a square of 2 x 2 outputs costs 9 instead of 16.
-//
-// Along one axis, with d the three elements that two outputs read and g the two taps:
-//   y0 = d0·g0 + d1·g1 = m0 + m1        m0 = (d0 - d1)·g0
-//   y1 = d1·g0 + d2·g1 = m1 - m2        m1 = d1·(g0 + g1),  m2 = (d1 - d2)·g1
-// All factors are 1 and -1: results differ from the plain sum's by a few roundings, and whole
-// numbers stay exact. Both gradients are of the same form (backward.cpp).
+// decoders), by minimal filtering: along each axis, tiles of 2 or 4 neighbouring outputs of two
+// taps cost 3 or 5 products (form.h), so that a square of 4 x 4 outputs costs 25 instead of 64.
+// With tiles of 2, results differ from the plain sum's by a few roundings and whole numbers stay
+// exact; with tiles of 4 they do not. Both gradients are of the same form (backward.cpp).
 #pragma once
 
 #include <algorithm>
@@ -14,72 +10,26 @@
 
 #include "tenon/ops/conv.h"
 #include "tenon/ops/cpu/simd/kernels.h"
+#include "tenon/ops/cpu/winograd/form.h"
 #include "tenon/ops/fused/phases.h"
 
 namespace tenon::ops::cpu::winograd {
 
-/// A signed sum of elements of a small array along one axis.
-struct Terms {
-  int count;
-  int places[2];
-  float signs[2];
-};
-
-/// Factor number `a` of the data: of d0 … d3 (0, 1, 2), of which the windows that begin one later
-/// use the last three (2, 3, 4); a = 2 serves both.
-constexpr Terms data_terms(int a) {
-  if (a % 2 == 1) return {1, {(a + 1) / 2, 0}, {1, 0}};
-  return {2, {a / 2, a / 2 + 1}, {1, -1}};
-}
-/// Factor number `e` of the taps (g0, g1), and that of a gradient of (y0, y1).
-constexpr Terms filter_terms(int e) {
-  if (e == 1) return {2, {0, 1}, {1, 1}};
-  return {1, {e / 2, 0}, {1, 0}};
-}
-/// Output number `r` of the products (m0, m1, m2).
-constexpr Terms output_terms(int r) {
-  if (r == 0) return {2, {0, 1}, {1, 1}};
-  return {2, {1, 2}, {1, -1}};
-}
-
-/// An element itself.
-inline constexpr Terms kOne{1, {0, 0}, {1, 0}};
-/// Values of `a` for `data_terms`.
-inline constexpr int kDataFactors = 5;
-
-/// Sets what a signed sum adds up, `row_of(place, place)` being where an element's row lies.
-template <class RowOf>
-void set_terms(simd::SignedRows& rows, const Terms& vertical, const Terms& horizontal,
-               const RowOf& row_of) {
-  rows.count = 0;
-  for (int i = 0; i < vertical.count; ++i) {
-    for (int j = 0; j < horizontal.count; ++j) {
-      rows.rows[rows.count] = row_of(vertical.places[i], horizontal.places[j]);
-      rows.signs[rows.count++] = vertical.signs[i] * horizontal.signs[j];
-    }
-  }
-}
-
-/// Combines rows of `floats` floats, `row_of(place)` being where one begins; where there is but
-/// one, it is that row, otherwise the sum in `target`. What follows along the other axis then reads
-/// one row instead of two.
-template <class RowOf>
-const float* combine_rows(const simd::Kernels& kernels, const Terms& terms, std::int64_t floats,
-                          const RowOf& row_of, float* target) {
-  if (terms.count == 1) return row_of(terms.places[0]);
-  simd::SignedRows rows{.width = floats, .target = target, .target_vector = kernels.lanes};
-  set_terms(rows, terms, kOne, [&](int i, int) { return row_of(i); });
-  kernels.add_rows(rows);
-  return target;
-}
+/// Floats from one matrix of `size` to the next: not a multiple of a page, so that those of all
+/// factors do not compete for the same part of a cache.
+constexpr std::int64_t spread(std::int64_t size) { return size + 16; }
 
 /// One axis. Output phase + stride·q reads x at q + first + later(phase) and at the next place.
 struct Axis {
-  explicit Axis(const PhaseAxis& axis) : phase_axis(axis), first(window(0)) {
-    tiles = (axis.output_count(0) + 1) / 2;
-    input_tiles = (axis.input + 1) / 2;
+  explicit Axis(const PhaseAxis& axis)
+      : phase_axis(axis),
+        form(best_form(axis.output_count(0))),
+        input_form(best_form(axis.input)),
+        first(window(0)) {
+    tiles = (axis.output_count(0) + form.tile - 1) / form.tile;
+    input_tiles = (axis.input + input_form.tile - 1) / input_form.tile;
     low = std::min<std::int64_t>(0, -first - 2);
-    high = std::max(2 * tiles, 2 * input_tiles - first);
+    high = std::max(form.tile * tiles, input_form.tile * input_tiles - first);
   }
 
   std::int64_t window(std::int64_t phase) const {
@@ -90,14 +40,22 @@ struct Axis {
   std::int64_t tap(std::int64_t phase, int i) const {
     return phase_axis.first_tap(phase) + (1 - i) * phase_axis.stride;
   }
-  /// Factors of the data that phases multiply.
-  int data_factors() const { return later(phase_axis.stride - 1) == 1 ? kDataFactors : 3; }
+  /// Windows of x of which phases read, each beginning one later, and their factors: all of them,
+  /// and where those of a phase begin.
+  int windows() const { return 1 + later(phase_axis.stride - 1); }
+  int data_factors() const {
+    return form.factors() + (windows() - 1) * (form.tile == 2 ? 2 : form.factors());
+  }
+  int first_factor(std::int64_t phase) const {
+    return later(phase) * (data_factors() - form.factors());
+  }
 
   PhaseAxis phase_axis;
+  const Form& form;        ///< of tiles of q
+  const Form& input_form;  ///< of tiles of positions of x
   std::int64_t first;
-  std::int64_t tiles;        ///< pairs of q
-  std::int64_t input_tiles;  ///< pairs of positions of x
-  std::int64_t low, high;    ///< q that tiles of x or of q reach: [low, high)
+  std::int64_t tiles, input_tiles;
+  std::int64_t low, high;  ///< q that tiles of x or of q reach: [low, high)
 };
 
 /// The sizes of one transposed convolution.
@@ -112,6 +70,10 @@ struct Plan {
 
   std::int64_t phases() const { return stride.h * stride.w; }
   std::int64_t taps() const { return 4 * phases(); }
+  /// Products of a tile of outputs, and of one of x: number (along the rows)·(factors along the
+  /// columns) + (along the columns).
+  int factors() const { return rows.form.factors() * columns.form.factors(); }
+  int input_factors() const { return rows.input_form.factors() * columns.input_form.factors(); }
   std::int64_t output_rows() const { return rows.phase_axis.output; }
   std::int64_t output_columns() const { return columns.phase_axis.output; }
 

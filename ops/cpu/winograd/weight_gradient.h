@@ -10,9 +10,8 @@
 
 namespace tenon::ops::cpu::winograd {
 
-/// Of the tap g0: Σ d0·y0 + d1·y1 = m0 + m1, of g1: Σ d1·y0 + d2·y1 = m1 - m2, where y is the
-/// gradient of two outputs and m0 = Σ (d0 - d1)·y0, m1 = Σ d1·(y0 + y1), m2 = Σ (d1 - d2)·y1: the
-/// factors of the forward's data, those of its taps taken of y, and its outputs.
+/// Sums over tiles of outputs, of the forward's factors of x and those of dy that the form makes of
+/// outputs (form.h).
 class WeightGradient {
  public:
   WeightGradient(const Plan& plan, const simd::Kernels& kernels)
@@ -23,17 +22,18 @@ class WeightGradient {
   /// Elements of the sums [tap of the kernel][channel of x][channel of y].
   std::int64_t size() const { return plan_.taps() * plan_.in_channels * plan_.out_channels; }
 
-  /// Elements of the products, for which a caller may have memory that serves others too.
-  std::int64_t products_size() const { return kFactors * plan_.in_channels * plan_.out_channels; }
-  /// A thread's memory, for `tiles` and rows of a window of `row_size` at most; nothing where the
-  /// gradient is not wanted.
+  /// Elements of the factors of so many tiles, for which a caller may have memory that serves
+  /// others too.
+  std::int64_t factors_size(std::int64_t tiles) const;
+  /// A thread's memory.
   struct Buffers {
-    Buffers(const WeightGradient& gradient, std::int64_t tiles, std::int64_t row_size, bool wanted,
-            float* products_memory);
-    Scratch<float> combined;  // rows of a window
-    Scratch<float> data;      // [factor along the columns][vector of x's channels][tile][lane]
-    Scratch<float> gradient;  // [factor along the columns][vector of y's channels][tile][lane]
-    float* products;          // [factor][channel of x][channel of y]
+    Buffers(const WeightGradient& gradient, std::int64_t tiles, float* factors_memory);
+    /// [member of a group][factor along the columns][vector of x's channels][tile][lane]
+    float* data;
+    /// [member][phase of the columns][factor along them][vector of y's channels][tile][lane]
+    float* gradient;
+    /// [factor along the columns][channel of x][channel of y], a few of both
+    Scratch<float> products;
   };
 
   /// Images in a window, of which the one that counts as (0, 0) here is at (row, column).
@@ -50,14 +50,18 @@ class WeightGradient {
   void store(const float* sums, float* gradient) const;
 
  private:
-  void compute_data(std::int64_t images, const Operand& x, std::int64_t phase, int vertical,
-                    const Buffers& buffers) const;
-  void compute_gradient(std::int64_t images, const Operand& dy, std::int64_t phase, int vertical,
-                        const Buffers& buffers) const;
+  std::int64_t data_size(std::int64_t tiles) const;
+  std::int64_t gradient_size(std::int64_t tiles) const;
+  void compute_data(std::int64_t images, const Operand& x, std::int64_t row_phase,
+                    const Group& group, const Buffers& buffers) const;
+  void compute_gradient(std::int64_t images, const Operand& dy, std::int64_t row_phase,
+                        const Group& group, const Buffers& buffers) const;
   simd::FactorRows factor_rows(std::int64_t tile_rows, std::int64_t index, std::int64_t channels,
                                float* factors) const;
-  void multiply(const Buffers& buffers, std::int64_t tiles, int vertical, int horizontal) const;
-  void add_taps(const Buffers& buffers, std::int64_t phase, bool adds, float* sums) const;
+  void multiply(const Buffers& buffers, std::int64_t tiles, std::int64_t phase, int vertical,
+                int member, bool adds, float* sums) const;
+  simd::TapProducts tap_products(const Buffers& buffers, std::int64_t phase, int vertical,
+                                 bool adds, float* sums) const;
 
   const Plan& plan_;
   const simd::Kernels& kernels_;
