@@ -23,10 +23,14 @@ detail::MemoryCounters& counters() {
   return instance;
 }
 
-/// Freed memory of the process. Never destroyed: tensors of static variables are freed late.
-LargeBlocks& large_blocks() {
-  static LargeBlocks& instance = *std::make_unique<LargeBlocks>().release();
-  return instance;
+/// Freed memory of the process, of blocks of this size. Never destroyed: tensors of static
+/// variables are freed late. Those of middle size are kept apart, lest there be too many to look
+/// through.
+LargeBlocks& large_blocks(std::size_t bytes) {
+  constexpr std::size_t kMiddle = std::size_t{128} << 10;
+  static LargeBlocks& middle = *std::make_unique<LargeBlocks>(64 * kMiddle).release();
+  static LargeBlocks& large = *std::make_unique<LargeBlocks>().release();
+  return bytes < kMiddle ? middle : large;
 }
 
 /// Under AddressSanitizer every block comes from it and goes back, so that it sees wrong use.
@@ -43,10 +47,11 @@ constexpr bool is_large([[maybe_unused]] std::size_t bytes) {
 void* allocate(std::size_t bytes, Device) {
   void* data = nullptr;
   if (is_large(bytes)) {
-    data = large_blocks().take(bytes);
+    data = large_blocks(bytes).take(bytes);
     if (data == nullptr) data = allocate_large(bytes);
     if (data == nullptr) {
-      large_blocks().release();
+      large_blocks(0).release();
+      large_blocks(SIZE_MAX).release();
       data = allocate_large(bytes);
     }
   } else {
@@ -64,7 +69,7 @@ void* allocate(std::size_t bytes, Device) {
 void deallocate(void* data, std::size_t bytes, const Stream&, std::span<const Stream>) {
   counters().remove(static_cast<std::int64_t>(bytes));
   if (is_large(bytes)) {
-    large_blocks().keep(data, bytes);
+    large_blocks(bytes).keep(data, bytes);
   } else {
     std::free(data);
   }
