@@ -92,8 +92,8 @@ TEST_P(BatchedConv2d, GradientsAreThoseOfFloat64) {
   const std::vector<Tensor> results = for_all_threads([&] { return gradients(kFloat32); });
   expect_near(results, gradients(kFloat64));
   const Tensor batched = empty_like(results[1]);
-  ASSERT_TRUE(
-      ops::cpu::batched_weight_gradient(x.to(kFloat32), grad.to(kFloat32), c.options, batched));
+  ASSERT_TRUE(ops::cpu::batched_conv2d_backward(x.to(kFloat32), {}, grad.to(kFloat32), c.options,
+                                                {}, batched, {}));
   test::expect_same_bits(batched, results[1]);
 }
 
@@ -202,7 +202,8 @@ TEST(BatchedConvolution, LeavesLargeImagesAndGroupsToOthers) {
   const Tensor weight = zeros({64, 64, 3, 3});
   EXPECT_FALSE(batched_conv2d(wide, weight, {}, {.padding = 1}, zeros_like(wide)));
   EXPECT_FALSE(batched_transposed(wide, weight, {}, {.padding = 1}, nullptr, zeros_like(wide)));
-  EXPECT_FALSE(batched_weight_gradient(large, large, {.padding = 1}, zeros_like(weight)));
+  EXPECT_FALSE(
+      batched_conv2d_backward(large, {}, large, {.padding = 1}, {}, zeros_like(weight), {}));
   EXPECT_FALSE(batched_backward(large, weight, {}, large, {.padding = 1}, {}, zeros_like(large),
                                 zeros_like(weight), {}));
   const Tensor small = zeros({16, 4, 8, 8});

@@ -43,14 +43,14 @@ class Forward {
   /// Results do not depend on the cut, which the number of threads has a part in.
   void run(const float* x, float* y) const {
     const std::int64_t parts = (products_.q_rows() + rows_ - 1) / rows_;
-    parallel_for(0, groups_.count() * parts, 1, [&](std::int64_t item, std::int64_t) {
+    parallel_for_shares(0, groups_.count() * parts, 1, [&](std::int64_t item, std::int64_t) {
       const LaneGroup group = groups_.group(item / parts);
       const std::int64_t first = item % parts * rows_;
       const std::int64_t end = std::min(first + rows_, products_.q_rows());
       const LaneWindow& window = products_.window();
       const Scratch<float> rows(products_.window_rows(rows_) * window.row_size());
       const Scratch<float> sums(products_.sums_size());
-      sums.fill_zero();
+      if (products_.leaves_gaps()) sums.fill_zero();  // which the chain goes over, too
       window.pack(x, group, products_.window_row(first), products_.window_rows(end - first),
                   rows.data());
       for (std::int64_t q = first; q < end; q += products_.sums_rows()) {
@@ -65,14 +65,7 @@ class Forward {
   /// All outputs of `count` rows of q from `first`, which begins at `rows` of the window.
   void run_rows(const LaneGroup& group, std::int64_t first, std::int64_t count, const float* rows,
                 const Scratch<float>& sums, float* y) const {
-    for (std::int64_t i = 0; i < count; ++i) {
-      for (std::size_t phase = 0; phase < products_.phases().size(); ++phase) {
-        if (first + i >= products_.phases()[phase].rows) continue;
-        products_.multiply_row(
-            phase, rows + products_.window_row(i) * products_.window().row_size(),
-            weights_.data<float>(), bias_.data(), sums.data() + products_.sums_offset(phase, i));
-      }
-    }
+    products_.multiply_rows(first, count, rows, weights_.data<float>(), bias_.data(), sums.data());
     for (std::int64_t at = 0; chain_ != nullptr && at < sums.size();
          at += products_.sums_stride()) {
       kernels_.apply(*chain_, sums.data() + at, products_.run_size(count));

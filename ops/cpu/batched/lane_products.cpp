@@ -105,6 +105,12 @@ LaneProducts::LaneProducts(const simd::Kernels& kernels, const LaneProblem& prob
   sums_rows_ = std::clamp<std::int64_t>(kSumsElements / row, 1, q_rows_);
 }
 
+bool LaneProducts::leaves_gaps() const {
+  return std::any_of(phases_.begin(), phases_.end(), [&](const LanePhase& phase) {
+    return phase.rows != q_rows_ || phase.columns != q_columns_;
+  });
+}
+
 Tensor LaneProducts::packed_weights(const Tensor& weight, const WeightStrides& strides) const {
   // What decides the order, besides the weight's shape.
   std::string name = "batched convolution";
@@ -164,6 +170,17 @@ void LaneProducts::multiply_row(std::size_t index, const float* rows, const floa
       simd::sum_products(kernels_, product);
     }
     column += count;
+  }
+}
+
+void LaneProducts::multiply_rows(std::int64_t first, std::int64_t count, const float* rows,
+                                 const float* weights, const float* start, float* sums) const {
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (std::size_t index = 0; index < phases_.size(); ++index) {
+      if (first + i >= phases_[index].rows) continue;
+      multiply_row(index, rows + window_row(i) * window_.row_size(), weights, start,
+                   sums + sums_offset(index, i));
+    }
   }
 }
 

@@ -26,22 +26,23 @@ std::int64_t LaneWeightGradient::size() const {
   return moving_.channels() * tap_count() * still_.channels() * kernels_.lanes;
 }
 
-void LaneWeightGradient::add(const float* still, const float* moving, float* sums) const {
+void LaneWeightGradient::sum(const float* still, const float* moving, bool adds,
+                             float* sums) const {
   const std::int64_t row = kernels_.channels * still_.width() * kernels_.lanes;
   const std::int64_t most = std::max<std::int64_t>(1, kBlockElements / row);
   for (std::int64_t first = 0; first < still_.height(); first += most) {
     const std::int64_t rows = std::min(most, still_.height() - first);
     for (std::int64_t b = 0; b < blocks_.count; ++b) {
-      add_rows(still + still_.offset(blocks_.first(b), still_.top() + first, still_.left()),
+      sum_rows(still + still_.offset(blocks_.first(b), still_.top() + first, still_.left()),
                moving + moving_.offset(0, first * row_step_, 0), rows, blocks_.first(b),
-               blocks_.size(b), sums);
+               blocks_.size(b), adds || first > 0, sums);
     }
   }
 }
 
 /// Of `rows` rows of a block of `channels` channels of the still image, the first being `first`.
-void LaneWeightGradient::add_rows(const float* still, const float* moving, std::int64_t rows,
-                                  std::int64_t first, int channels, float* sums) const {
+void LaneWeightGradient::sum_rows(const float* still, const float* moving, std::int64_t rows,
+                                  std::int64_t first, int channels, bool adds, float* sums) const {
   simd::Correlation correlation{.a = still,
                                 .a_stride = still_.channel_stride(),
                                 .a_count = channels,
@@ -51,6 +52,7 @@ void LaneWeightGradient::add_rows(const float* still, const float* moving, std::
                                 .columns = still_.width(),
                                 .a_row = still_.row_size(),
                                 .b_row = moving_.row_size() * row_step_,
+                                .adds = adds,
                                 .sums = nullptr,
                                 .sums_stride = still_.channels()};
   for (std::int64_t c = 0; c < moving_.channels(); ++c) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tenon/core/cpu/sum.h"
+
 namespace tenon::ops::cpu {
 
 // An odd number of vectors in a part: rows of channels that far apart do not compete for the same
@@ -48,6 +50,20 @@ void LaneWindow::pack_row(const float* row, const LaneGroup& group, float* targe
   clear(right, columns_);
   kernels_.pack_lanes(row, image_size(), group.count, right - left_,
                       {target, left_, parts_, part_stride_});
+}
+
+void LaneWindow::sum_channels(const float* images, bool adds, float* sums) const {
+  for (std::int64_t c = 0; c < channels_; ++c) {
+    float sum = 0;
+    for (std::int64_t row = 0; row < height_; ++row) {
+      for (std::int64_t first = 0; first < std::min(parts_, width_); ++first) {
+        const std::int64_t columns = (width_ - first + parts_ - 1) / parts_;
+        sum += tenon::cpu::sum_neighbours(images + offset(c, top_ + row, left_ + first),
+                                          columns * kernels_.lanes);
+      }
+    }
+    sums[c] = adds ? sums[c] + sum : sum;
+  }
 }
 
 }  // namespace tenon::ops::cpu

@@ -34,7 +34,8 @@ class LaneWindow {
   std::int64_t left() const { return left_; }
   std::int64_t image_size() const { return channels_ * height_ * width_; }
 
-  /// Floats of a row, and from channel to channel in it.
+  /// Floats of all, of a row, and from channel to channel in it.
+  std::int64_t size() const { return rows_ * row_size(); }
   std::int64_t row_size() const { return channels_ * channel_stride(); }
   std::int64_t channel_stride() const { return parts_ * part_stride_; }
   /// Where element (channel, row, column) of the first image lies; the lanes follow.
@@ -46,6 +47,8 @@ class LaneWindow {
   /// Lays out rows [first, first + count) of the group's part of x at `target`.
   void pack(const float* x, const LaneGroup& group, std::int64_t first, std::int64_t count,
             float* target) const;
+  /// sums[channel] = the sum of a group's images, added to what is there or in its place.
+  void sum_channels(const float* images, bool adds, float* sums) const;
 
  private:
   /// One row of one channel, border included.

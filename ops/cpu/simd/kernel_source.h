@@ -113,7 +113,7 @@ void correlate(const Correlation& c) {
   for (int j = 0; j < kVectors; ++j) {
     for (int i = 0; i < kRows; ++i) {
       float* target = c.sums + (i + j * c.sums_stride) * kLanes;
-      store(target, load(target) + sums[i][j]);
+      store(target, c.adds ? load(target) + sums[i][j] : sums[i][j]);
     }
   }
 }

@@ -70,7 +70,7 @@ struct FactorRows {
 };
 
 /// For i < a_count and j < b_count, lane by lane:
-/// sums[(i + j·sums_stride)·lanes + lane] +=
+/// sums[(i + j·sums_stride)·lanes + lane] = what they begin with +
 ///     Σ_{row < rows, k < columns} a[i·a_stride + row·a_row + k·lanes + lane] ·
 ///                                 b[j][row·b_row + k·lanes + lane]
 struct Correlation {
@@ -81,6 +81,7 @@ struct Correlation {
   int b_count;  ///< 1 … Kernels::vectors
   std::int64_t rows, columns;
   std::int64_t a_row, b_row;  ///< from row to row
+  bool adds;                  ///< begins with what `sums` holds instead of zeros
   float* sums;
   std::int64_t sums_stride;  ///< from j to j, in vectors
 };
