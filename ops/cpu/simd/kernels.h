@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string_view>
 
 namespace tenon::ops::cpu::simd {
@@ -103,6 +104,16 @@ struct Chain {
   float add, min, max, scale;
   float first_inside, last_inside;
 };
+
+/// mish and nothing else; adding -0 leaves every number as it is.
+inline constexpr Chain kMishAlone{.mish = true,
+                                  .clamps = false,
+                                  .add = -0.0f,
+                                  .min = -std::numeric_limits<float>::infinity(),
+                                  .max = std::numeric_limits<float>::infinity(),
+                                  .scale = 1,
+                                  .first_inside = -std::numeric_limits<float>::infinity(),
+                                  .last_inside = std::numeric_limits<float>::infinity()};
 
 /// The functions of one instruction set.
 struct Kernels {
