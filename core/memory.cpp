@@ -99,9 +99,33 @@ std::shared_ptr<Storage> Storage::adopt(void* data, std::size_t bytes, Device de
                                         std::move(deleter));
 }
 
+void Storage::set_order(std::shared_ptr<const ElementOrder> order) {
+  auto memory = detail::make_recycled<Storage>(Key(), data(), bytes_, device_, nullptr);
+  memory->owned_ = true;
+  const std::lock_guard lock(mutex_);
+  reordered_ = detail::make_recycled<Reordered>(Reordered{std::move(memory), std::move(order)});
+  data_.store(nullptr, std::memory_order_release);
+}
+
+std::shared_ptr<const Storage::Reordered> Storage::reordered() const {
+  if (data_.load(std::memory_order_acquire) != nullptr) return nullptr;
+  const std::lock_guard lock(mutex_);
+  return reordered_;
+}
+
+std::byte* Storage::restored() const {
+  const std::lock_guard lock(mutex_);
+  if (reordered_ == nullptr) return data_.load(std::memory_order_acquire);
+  auto* const data = static_cast<std::byte*>(TENON_DISPATCH(device_, allocate(bytes_, device_)));
+  reordered_->order->restore(reordered_->memory->data(), data);
+  data_.store(data, std::memory_order_release);
+  reordered_.reset();
+  return data;
+}
+
 void Storage::record_stream(const Stream& stream) {
   if (stream.handle() == home_.handle()) return;
-  const std::lock_guard lock(users_mutex_);
+  const std::lock_guard lock(mutex_);
   const auto same = [&](const Stream& user) { return user.handle() == stream.handle(); };
   if (std::none_of(users_.begin(), users_.end(), same)) users_.push_back(stream);
 }
@@ -120,7 +144,8 @@ detail::DerivedTensors& Storage::derived() {
 Storage::~Storage() {
   delete derived_.load(std::memory_order_acquire);
   if (owned_) {
-    TENON_DISPATCH(device_, deallocate(data_, bytes_, home_, users_));
+    std::byte* const data = data_.load(std::memory_order_acquire);
+    if (data != nullptr) TENON_DISPATCH(device_, deallocate(data, bytes_, home_, users_));
   } else if (deleter_) {
     deleter_(data_);
   }

@@ -142,10 +142,10 @@ void multiply_parts(const Cut& cut, std::int64_t m, std::int64_t n, std::int64_t
   }
 }
 
-/// Matrix number `index` of a batch.
+/// Matrix number `index` of a batch at `data`.
 template <class T>
-MatrixView<const T> matrix(const Tensor& operand, std::int64_t index) {
-  return {operand.data<T>() + batch_offset(operand, index), operand.strides()[operand.dim() - 2],
+MatrixView<const T> matrix(const Tensor& operand, const T* data, std::int64_t index) {
+  return {data + batch_offset(operand, index), operand.strides()[operand.dim() - 2],
           operand.strides()[operand.dim() - 1]};
 }
 
@@ -156,11 +156,14 @@ void matmul_typed(const Tensor& a, const Tensor& b, const Tensor& bias, const Te
   const std::int64_t k = a.size(-1);
   const std::int64_t m = joined ? y.numel() / n : y.size(-2);
   const std::int64_t batch = y.numel() / (m * n);
+  const T* const a_data = a.data<T>();
+  const T* const b_data = b.data<T>();
   const T* bias_data = bias.defined() ? bias.data<T>() : nullptr;
   const Cut cut(batch, m, n, k);
   if constexpr (std::is_same_v<T, compute_type<T>>) {
     if (cut.parts > 1) {
-      multiply_parts<T>(cut, m, n, k, matrix<T>(a, 0), matrix<T>(b, 0), bias_data, y.data<T>());
+      multiply_parts<T>(cut, m, n, k, matrix(a, a_data, 0), matrix(b, b_data, 0), bias_data,
+                        y.data<T>());
       return;
     }
   }
@@ -175,7 +178,8 @@ void matmul_typed(const Tensor& a, const Tensor& b, const Tensor& bias, const Te
       const std::int64_t row = item % tiles / cut.column_tiles * kTileRows;
       const std::int64_t column = item % cut.column_tiles * cut.columns;
       multiply_tile<T>(std::min(kTileRows, m - row), std::min(cut.columns, n - column), k,
-                       offset(matrix<T>(a, index), row, 0), offset(matrix<T>(b, index), 0, column),
+                       offset(matrix(a, a_data, index), row, 0),
+                       offset(matrix(b, b_data, index), 0, column),
                        bias_data == nullptr ? nullptr : bias_data + column,
                        y.data<T>() + (index * m + row) * n + column, n);
     }

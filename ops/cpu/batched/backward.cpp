@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <optional>
 
 #include "tenon/ops/cpu/batched/convolution.h"
 #include "tenon/ops/cpu/batched/gradient_sums.h"
 #include "tenon/ops/cpu/batched/lane_groups.h"
+#include "tenon/ops/cpu/batched/lane_order.h"
 #include "tenon/ops/cpu/batched/lane_products.h"
 #include "tenon/ops/cpu/batched/lane_weight_gradient.h"
 #include "tenon/ops/cpu/scratch.h"
@@ -30,10 +32,11 @@ class Backward {
   }
 
   struct Operands {
-    const float *x, *grad_out;
+    Images<const float> x, grad_out;
     Tensor weights, gradient_weights;  // packed
     const simd::Chain* chain;
-    float *grad_x, *grad_weight, *grad_bias;  // null where not wanted
+    Images<float> grad_x;
+    float *grad_weight, *grad_bias;  // null where not wanted
   };
 
   WeightStrides forward_strides() const {
@@ -104,7 +107,7 @@ class Backward {
     if (operands.grad_bias != nullptr) {
       backward_.window().sum_channels(buffers.dy.data(), adds, bias_sums);
     }
-    if (operands.grad_x != nullptr) compute_grad_x(operands, group, zeros, buffers);
+    if (operands.grad_x.data != nullptr) compute_grad_x(operands, group, zeros, buffers);
     if (operands.grad_weight != nullptr) {
       gradient_.sum(buffers.x.data(), buffers.dy.data(), adds, buffers.weight_sums.data());
     }
@@ -157,15 +160,21 @@ bool batched_backward(const Tensor& x, const Tensor& weight, const Tensor& bias,
   const Pair kernel{weight.size(2), weight.size(3)};
   const Backward backward(simd::kernels(), x.shape(), grad_out.shape(), kernel, options);
   if (!backward.fits()) return false;
-  backward.run({.x = x.data<float>(),
-                .grad_out = grad_out.data<float>(),
+  const LaneOperand images(x);
+  const LaneOperand gradients(grad_out);
+  // As x lies, so that elementwise kernels meet both in one order.
+  std::optional<LaneResult> result;
+  if (grad_x.defined()) result.emplace(grad_x, images.images().side_by_side);
+  backward.run({.x = images.images(),
+                .grad_out = gradients.images(),
                 .weights = backward.forward_weights(weight),
                 .gradient_weights = grad_x.defined() ? backward.backward_weights(weight) : Tensor(),
                 .chain = &chain,
-                .grad_x = data(grad_x),
+                .grad_x = result ? result->images() : Images<float>{},
                 .grad_weight = data(grad_weight),
                 .grad_bias = data(grad_bias)},
                bias);
+  if (result) result->done();
   return true;
 }
 

@@ -1,9 +1,11 @@
 #include <algorithm>
+#include <optional>
 
 #include "tenon/core/parallel.h"
 #include "tenon/ops/cpu/batched/convolution.h"
 #include "tenon/ops/cpu/batched/gradient_sums.h"
 #include "tenon/ops/cpu/batched/lane_groups.h"
+#include "tenon/ops/cpu/batched/lane_order.h"
 #include "tenon/ops/cpu/batched/lane_products.h"
 #include "tenon/ops/cpu/batched/lane_weight_gradient.h"
 #include "tenon/ops/cpu/scratch.h"
@@ -19,8 +21,10 @@ class Conv2dBackward {
  public:
   /// Null where not wanted; of `weights`, which are packed, only x's gradient makes use.
   struct Operands {
-    const float *x, *grad_out, *weights;
-    float *grad_x, *grad_weight, *grad_bias;
+    Images<const float> x, grad_out;
+    const float* weights;
+    Images<float> grad_x;
+    float *grad_weight, *grad_bias;
   };
 
   Conv2dBackward(const simd::Kernels& kernels, const Shape& x, const Shape& y, Pair kernel,
@@ -90,7 +94,7 @@ class Conv2dBackward {
     if (operands.grad_bias != nullptr) {
       window.sum_channels(buffers.grad_out.data(), adds, bias_sums);
     }
-    if (operands.grad_x != nullptr) compute_grad_x(operands, group, buffers);
+    if (operands.grad_x.data != nullptr) compute_grad_x(operands, group, buffers);
     x_window_.pack(operands.x, group, 0, x_window_.rows(), buffers.x.data());
     const float* still = turned_ ? buffers.x.data() : buffers.grad_out.data();
     const float* moving = turned_ ? buffers.grad_out.data() : buffers.x.data();
@@ -137,12 +141,18 @@ bool batched_conv2d_backward(const Tensor& x, const Tensor& weight, const Tensor
   }
   const bool together = grad_x.defined() && !apart;
   const Tensor weights = together ? backward.weights(weight) : Tensor();
-  backward.run({.x = x.data<float>(),
-                .grad_out = grad_out.data<float>(),
+  const LaneOperand images(x);
+  const LaneOperand gradients(grad_out);
+  // As x lies, so that elementwise kernels meet both in one order.
+  std::optional<LaneResult> result;
+  if (together) result.emplace(grad_x, images.images().side_by_side);
+  backward.run({.x = images.images(),
+                .grad_out = gradients.images(),
                 .weights = together ? weights.data<float>() : nullptr,
-                .grad_x = together ? grad_x.data<float>() : nullptr,
+                .grad_x = result ? result->images() : Images<float>{},
                 .grad_weight = grad_weight.data<float>(),
                 .grad_bias = grad_bias.defined() ? grad_bias.data<float>() : nullptr});
+  if (result) result->done();
   return true;
 }
 

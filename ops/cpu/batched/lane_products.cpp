@@ -184,8 +184,15 @@ void LaneProducts::multiply_rows(std::int64_t first, std::int64_t count, const f
   }
 }
 
+void LaneProducts::copy_run(const float* sums, std::int64_t count, float* target) const {
+  for (std::int64_t part = 0; part < std::min(step_.w, count); ++part) {
+    copy_vectors(kernels_.lanes, (count - part + step_.w - 1) / step_.w,
+                 sums + part * part_stride(), 1, target + part * kernels_.lanes, step_.w);
+  }
+}
+
 void LaneProducts::unpack(const float* sums, const LaneGroup& group, std::int64_t first,
-                          std::int64_t count, float* y) const {
+                          std::int64_t count, const Images<float>& y) const {
   const std::int64_t width = problem_.out.w;
   const std::int64_t plane = problem_.out.h * width;
   const std::int64_t row = first * step_.h;
@@ -193,7 +200,18 @@ void LaneProducts::unpack(const float* sums, const LaneGroup& group, std::int64_
   // Rows whose sums follow each other without a gap are stored as one.
   const bool joins = q_columns_ * step_.w == width;
   const std::int64_t runs = joins ? 1 : rows;
-  float* target = y + group.first * problem_.out_channels * plane + row * width;
+  float* target = y.data + group.first * problem_.out_channels * plane;
+  if (y.side_by_side) {
+    target += row * width * kernels_.lanes;
+    for (std::int64_t c = 0; c < problem_.out_channels; ++c) {
+      float* to = target + c * plane * kernels_.lanes;
+      for (std::int64_t run = 0; run < runs; ++run, to += rows / runs * width * kernels_.lanes) {
+        copy_run(sums + c * sums_stride() + run * row_stride(), rows / runs * width, to);
+      }
+    }
+    return;
+  }
+  target += row * width;
   for (std::int64_t c = 0; c < problem_.out_channels; ++c) {
     for (std::int64_t run = 0; run < runs; ++run) {
       kernels_.unpack_lanes(

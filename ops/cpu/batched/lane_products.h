@@ -90,11 +90,13 @@ class LaneProducts {
   /// Stores the results y [N, out_channels, out.h, out.w] of a group at all phases of `count` rows
   /// of q from `first`, given their sums.
   void unpack(const float* sums, const LaneGroup& group, std::int64_t first, std::int64_t count,
-              float* y) const;
+              const Images<float>& y) const;
 
  private:
   LaneProducts(const simd::Kernels& kernels, const LaneProblem& problem, const LaneWindow& window,
                Pair step, std::int64_t row_step, std::vector<LanePhase> phases);
+  /// Puts the column phases of a run of `count` results together.
+  void copy_run(const float* sums, std::int64_t count, float* target) const;
   void pack_weights(const float* weight, const WeightStrides& strides, float* packed) const;
   std::int64_t depth(const LanePhase& phase) const {
     return static_cast<std::int64_t>(phase.taps.size()) * problem_.in_channels;

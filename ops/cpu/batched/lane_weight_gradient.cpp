@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "tenon/ops/cpu/scratch.h"
+
 namespace tenon::ops::cpu {
 namespace {
 
@@ -72,14 +74,20 @@ void LaneWeightGradient::sum_rows(const float* still, const float* moving, std::
 
 void LaneWeightGradient::store(const float* sums, const WeightStrides& strides,
                                float* gradient) const {
+  // Turned, so that lanes are rows that are added as a whole.
+  const std::int64_t channels = still_.channels();
+  const Scratch<float> turned(kernels_.lanes * channels);
   for (std::int64_t c = 0; c < moving_.channels(); ++c) {
     for (const LaneTap& tap : taps_) {
-      float* target = gradient + c * strides.in + tap.index;
-      for (std::int64_t s = 0; s < still_.channels(); ++s, sums += kernels_.lanes) {
-        float sum = 0;
-        for (int lane = 0; lane < kernels_.lanes; ++lane) sum += sums[lane];
-        target[s * strides.out] = sum;
+      kernels_.transpose(sums, kernels_.lanes, channels, kernels_.lanes, turned.data(), channels);
+      float* const total = turned.data();
+      for (int lane = 1; lane < kernels_.lanes; ++lane) {
+        const float* row = total + lane * channels;
+        for (std::int64_t s = 0; s < channels; ++s) total[s] += row[s];
       }
+      float* target = gradient + c * strides.in + tap.index;
+      for (std::int64_t s = 0; s < channels; ++s) target[s * strides.out] = total[s];
+      sums += channels * kernels_.lanes;
     }
   }
 }
