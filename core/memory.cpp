@@ -23,10 +23,14 @@ detail::MemoryCounters& counters() {
   return instance;
 }
 
-/// Freed memory of the process. Never destroyed: tensors of static variables are freed late.
-LargeBlocks& large_blocks() {
-  static LargeBlocks& instance = *std::make_unique<LargeBlocks>().release();
-  return instance;
+/// Freed memory of the process, of blocks of this size. Never destroyed: tensors of static
+/// variables are freed late. Those of middle size are kept apart, lest there be too many to look
+/// through.
+LargeBlocks& large_blocks(std::size_t bytes) {
+  constexpr std::size_t kMiddle = std::size_t{128} << 10;
+  static LargeBlocks& middle = *std::make_unique<LargeBlocks>(64 * kMiddle).release();
+  static LargeBlocks& large = *std::make_unique<LargeBlocks>().release();
+  return bytes < kMiddle ? middle : large;
 }
 
 /// Under AddressSanitizer every block comes from it and goes back, so that it sees wrong use.
@@ -43,10 +47,11 @@ constexpr bool is_large([[maybe_unused]] std::size_t bytes) {
 void* allocate(std::size_t bytes, Device) {
   void* data = nullptr;
   if (is_large(bytes)) {
-    data = large_blocks().take(bytes);
+    data = large_blocks(bytes).take(bytes);
     if (data == nullptr) data = allocate_large(bytes);
     if (data == nullptr) {
-      large_blocks().release();
+      large_blocks(0).release();
+      large_blocks(SIZE_MAX).release();
       data = allocate_large(bytes);
     }
   } else {
@@ -64,7 +69,7 @@ void* allocate(std::size_t bytes, Device) {
 void deallocate(void* data, std::size_t bytes, const Stream&, std::span<const Stream>) {
   counters().remove(static_cast<std::int64_t>(bytes));
   if (is_large(bytes)) {
-    large_blocks().keep(data, bytes);
+    large_blocks(bytes).keep(data, bytes);
   } else {
     std::free(data);
   }
@@ -94,9 +99,33 @@ std::shared_ptr<Storage> Storage::adopt(void* data, std::size_t bytes, Device de
                                         std::move(deleter));
 }
 
+void Storage::set_order(std::shared_ptr<const ElementOrder> order) {
+  auto memory = detail::make_recycled<Storage>(Key(), data(), bytes_, device_, nullptr);
+  memory->owned_ = true;
+  const std::lock_guard lock(mutex_);
+  reordered_ = detail::make_recycled<Reordered>(Reordered{std::move(memory), std::move(order)});
+  data_.store(nullptr, std::memory_order_release);
+}
+
+std::shared_ptr<const Storage::Reordered> Storage::reordered() const {
+  if (data_.load(std::memory_order_acquire) != nullptr) return nullptr;
+  const std::lock_guard lock(mutex_);
+  return reordered_;
+}
+
+std::byte* Storage::restored() const {
+  const std::lock_guard lock(mutex_);
+  if (reordered_ == nullptr) return data_.load(std::memory_order_acquire);
+  auto* const data = static_cast<std::byte*>(TENON_DISPATCH(device_, allocate(bytes_, device_)));
+  reordered_->order->restore(reordered_->memory->data(), data);
+  data_.store(data, std::memory_order_release);
+  reordered_.reset();
+  return data;
+}
+
 void Storage::record_stream(const Stream& stream) {
   if (stream.handle() == home_.handle()) return;
-  const std::lock_guard lock(users_mutex_);
+  const std::lock_guard lock(mutex_);
   const auto same = [&](const Stream& user) { return user.handle() == stream.handle(); };
   if (std::none_of(users_.begin(), users_.end(), same)) users_.push_back(stream);
 }
@@ -115,7 +144,8 @@ detail::DerivedTensors& Storage::derived() {
 Storage::~Storage() {
   delete derived_.load(std::memory_order_acquire);
   if (owned_) {
-    TENON_DISPATCH(device_, deallocate(data_, bytes_, home_, users_));
+    std::byte* const data = data_.load(std::memory_order_acquire);
+    if (data != nullptr) TENON_DISPATCH(device_, deallocate(data, bytes_, home_, users_));
   } else if (deleter_) {
     deleter_(data_);
   }

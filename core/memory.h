@@ -34,6 +34,15 @@ MemoryStats memory_stats(Device device);
 /// Sets `peak` to what is in use now.
 void reset_peak_memory(Device device);
 
+/// An order of elements in memory that a tensor's strides do not describe, in which kernels of a
+/// kind work and hand each other their results.
+class ElementOrder {
+ public:
+  virtual ~ElementOrder() = default;
+  /// Writes the elements at `source`, which are in this order, to `target` in that of the strides.
+  virtual void restore(const std::byte* source, std::byte* target) const = 0;
+};
+
 /// A block of memory on one device, freed with its last owner. Tensors that are views of one
 /// another share one. Also what kernels take their scratch space from, so that it is counted.
 ///
@@ -53,7 +62,13 @@ class Storage {
   Storage& operator=(const Storage&) = delete;
   ~Storage();
 
-  std::byte* data() const { return data_; }
+  /// Where the elements are, in the order of the tensors' strides: `set_order` comes to its end.
+  /// Then this takes a while and works on all threads, so that kernels call it before they hand out
+  /// work.
+  std::byte* data() const {
+    std::byte* const data = data_.load(std::memory_order_acquire);
+    return data != nullptr ? data : restored();
+  }
   std::size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
   /// The stream that it was allocated on.
@@ -65,6 +80,18 @@ class Storage {
   /// when it saved a tensor.
   std::uint32_t version() const { return version_.load(std::memory_order_relaxed); }
   void bump_version() { version_.fetch_add(1, std::memory_order_relaxed); }
+
+  /// Says that the elements just written are in `order`. They stay so until somebody asks for
+  /// `data`: kernels that know the order ask for `reordered` first. For memory of our own on the
+  /// CPU, which nobody else has a pointer to.
+  void set_order(std::shared_ptr<const ElementOrder> order);
+  struct Reordered {
+    std::shared_ptr<Storage> memory;
+    std::shared_ptr<const ElementOrder> order;
+  };
+  /// The elements in the order that was set; null when they are in that of the strides. What is
+  /// returned stays as it is while others restore the order.
+  std::shared_ptr<const Reordered> reordered() const;
 
   /// Keeps the memory from being used for something else until the work that `stream` has been sent
   /// when the last owner goes is done. Any thread may call.
@@ -87,13 +114,16 @@ class Storage {
         deleter_(std::move(deleter)) {}
 
  private:
-  std::byte* data_;
+  std::byte* restored() const;
+
+  mutable std::atomic<std::byte*> data_;  // null while the elements are reordered
   std::size_t bytes_;
   Device device_;
-  Stream home_;  // that the memory was allocated on
-  std::mutex users_mutex_;
-  std::vector<Stream> users_;           // others that work with it
-  std::function<void(void*)> deleter_;  // empty for memory of our own allocator
+  Stream home_;                                         // that the memory was allocated on
+  mutable std::mutex mutex_;                            // guards the next two
+  std::vector<Stream> users_;                           // others that work with it
+  mutable std::shared_ptr<const Reordered> reordered_;  // null once restored
+  std::function<void(void*)> deleter_;                  // empty for memory of our own allocator
   bool owned_ = false;
   std::atomic<std::uint32_t> version_{0};
   std::atomic<detail::DerivedTensors*> derived_{nullptr};  // owned; null until asked for

@@ -12,6 +12,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -86,12 +87,21 @@ void look_for(const Condition& condition) {
   }
 }
 
-/// Workers that wait for one range at a time and take its chunks in order.
+/// Neighbouring chunks that are taken in their order, on a cache line of its own.
+struct alignas(64) Share {
+  std::atomic<std::uint64_t> next{0};
+  std::uint64_t end = 0;
+};
+
+/// Workers that wait for one range at a time and take its chunks.
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads) : looks_(threads <= processors()) {
+  explicit ThreadPool(int threads)
+      : shares_(static_cast<std::size_t>(threads)), looks_(threads <= processors()) {
     try {
-      for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+      for (int i = 1; i < threads; ++i) {
+        workers_.emplace_back([this, i] { work(static_cast<std::size_t>(i)); });
+      }
     } catch (const std::system_error& error) {
       const std::size_t started = workers_.size();
       stop();
@@ -104,16 +114,16 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  void run(const Chunks& chunks, detail::RangeFunction body) {
+  void run(const Chunks& chunks, detail::ChunkOrder order, detail::RangeFunction body) {
     const std::lock_guard caller(callers_);
-    Job job(body, chunks);
+    Job job(body, chunks, cut(chunks.count(), order));
     {
       const std::lock_guard lock(mutex_);
       job_ = &job;
       ++generation_;
     }
     wake_.notify_all();
-    job.take_chunks();
+    job.take_chunks(0);
     {
       const std::lock_guard lock(mutex_);
       job_ = nullptr;  // nobody begins any more
@@ -128,29 +138,49 @@ class ThreadPool {
   struct Job {
     detail::RangeFunction body;
     Chunks chunks;
-    std::uint64_t count;
-    std::atomic<std::uint64_t> next{0};
+    std::span<Share> shares;
     std::mutex error_mutex{};
     std::exception_ptr error{};
 
-    Job(detail::RangeFunction f, const Chunks& cut) : body(f), chunks(cut), count(cut.count()) {}
+    Job(detail::RangeFunction f, const Chunks& cut, std::span<Share> all)
+        : body(f), chunks(cut), shares(all) {}
 
-    void take_chunks() {
+    /// Those of the share that is the thread's own, then what is left of the others'.
+    void take_chunks(std::size_t thread) {
       inside_chunk = true;
+      for (std::size_t i = 0; i < shares.size(); ++i) {
+        take_share(shares[(thread + i) % shares.size()]);
+      }
+      inside_chunk = false;
+    }
+
+   private:
+    void take_share(Share& share) {
       for (;;) {
-        const std::uint64_t chunk = next.fetch_add(1);
-        if (chunk >= count) break;
+        const std::uint64_t chunk = share.next.fetch_add(1);
+        if (chunk >= share.end) break;
         try {
           chunks.run(body, chunk);
         } catch (...) {
           const std::lock_guard lock(error_mutex);
           if (!error) error = std::current_exception();
-          next.store(count);
+          for (Share& each : shares) each.next.store(each.end);
         }
       }
-      inside_chunk = false;
     }
   };
+
+  /// One share for all threads, or one for each.
+  std::span<Share> cut(std::uint64_t count, detail::ChunkOrder order) {
+    const std::size_t parts = order == detail::ChunkOrder::Increasing ? 1 : shares_.size();
+    std::uint64_t next = 0;
+    for (std::size_t i = 0; i < parts; ++i) {
+      shares_[i].next = next;
+      next += count / parts + (i < count % parts ? 1 : 0);
+      shares_[i].end = next;
+    }
+    return {shares_.data(), parts};
+  }
 
   void stop() {
     {
@@ -161,7 +191,7 @@ class ThreadPool {
     for (std::thread& worker : workers_) worker.join();
   }
 
-  void work() {
+  void work(std::size_t thread) {
     std::uint64_t seen = 0;
     std::unique_lock lock(mutex_, std::defer_lock);
     for (;;) {
@@ -173,7 +203,7 @@ class ThreadPool {
       Job* job = job_;
       ++active_;
       lock.unlock();
-      job->take_chunks();
+      job->take_chunks(thread);
       lock.lock();
       if (--active_ == 0) done_.notify_all();
       lock.unlock();
@@ -181,8 +211,9 @@ class ThreadPool {
   }
 
   std::vector<std::thread> workers_;
-  std::mutex callers_;  // held by the thread whose range is running
-  std::mutex mutex_;    // guards what follows
+  std::vector<Share> shares_;  // of the range that is running
+  std::mutex callers_;         // held by the thread whose range is running
+  std::mutex mutex_;           // guards what follows
   std::condition_variable wake_;
   std::condition_variable done_;
   Job* job_ = nullptr;
@@ -226,7 +257,8 @@ void set_num_threads(int count) {
 
 namespace detail {
 
-void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, RangeFunction body) {
+void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, ChunkOrder order,
+                  RangeFunction body) {
   TENON_CHECK(grain >= 1, "parallel_for: the grain must be at least 1, got ", grain);
   if (begin >= end) return;
   const Chunks chunks{begin, end, grain};
@@ -234,7 +266,7 @@ void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, Rang
   std::shared_ptr<ThreadPool> pool;
   const bool serial = inside_chunk || count == 1 || (pool = holder().get())->threads() == 1;
   if (!serial) {
-    pool->run(chunks, body);
+    pool->run(chunks, order, body);
     return;
   }
   for (std::uint64_t chunk = 0; chunk < count; ++chunk) chunks.run(body, chunk);

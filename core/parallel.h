@@ -31,7 +31,11 @@ class RangeFunction {
   void (*call_)(void*, std::int64_t, std::int64_t);
 };
 
-void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, RangeFunction body);
+/// In which order the chunks of a range begin: that of the range, or each thread's own.
+enum class ChunkOrder { Increasing, OfThreads };
+
+void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, ChunkOrder order,
+                  RangeFunction body);
 
 }  // namespace detail
 
@@ -43,7 +47,18 @@ void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, Rang
 template <class F>
 void parallel_for(std::int64_t begin, std::int64_t end, std::int64_t grain, F&& body) {
   std::remove_reference_t<F>& callable = body;
-  detail::parallel_for(begin, end, grain, detail::RangeFunction(callable));
+  detail::parallel_for(begin, end, grain, detail::ChunkOrder::Increasing,
+                       detail::RangeFunction(callable));
+}
+
+/// The same for chunks that may begin in any order: every thread begins with neighbours that are
+/// its own, the same part of each range, and then helps the others. What it wrote of a tensor is
+/// still in its processor's cache when it reads that part in the next op.
+template <class F>
+void parallel_for_shares(std::int64_t begin, std::int64_t end, std::int64_t grain, F&& body) {
+  std::remove_reference_t<F>& callable = body;
+  detail::parallel_for(begin, end, grain, detail::ChunkOrder::OfThreads,
+                       detail::RangeFunction(callable));
 }
 
 }  // namespace tenon

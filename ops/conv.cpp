@@ -1,5 +1,6 @@
 #include "tenon/ops/conv.h"
 
+#include "tenon/core/autograd.h"
 #include "tenon/core/structural.h"
 #include "tenon/ops/conv_rules.h"
 #include "tenon/ops/cpu/conv.h"
@@ -159,6 +160,18 @@ std::vector<Tensor> Conv2dOp::backward(const BackwardContext& context,
   const Shape& weight = context.input_spec(1).shape;
   const Pair kernel{weight[2], weight[3]};
   std::vector<Tensor> result(context.input_count());
+  if (grad.device().is_cpu() && !grad_enabled() && context.needs_grad(1)) {
+    const bool bias = result.size() > 2 && context.needs_grad(2);
+    std::vector<Tensor> inputs{context.input(0), grad};
+    if (context.needs_grad(0)) inputs.push_back(context.input(1));
+    const std::vector<Tensor> gradients =
+        call(std::make_shared<const Conv2dBackwardOp>(kernel, options_, bias), inputs);
+    std::size_t next = 0;
+    if (context.needs_grad(0)) result[0] = gradients[next++];
+    result[1] = gradients[next++];
+    if (bias) result[2] = gradients[next++];
+    return result;
+  }
   if (context.needs_grad(0)) {
     result[0] = conv_transpose2d(grad, context.input(1), {},
                                  adjoint(options_, kernel, context.input_spec(0).shape));
@@ -254,6 +267,48 @@ std::vector<Tensor> Conv2dWeightGradOp::backward(const BackwardContext& context,
   }
   if (context.needs_grad(1)) result[1] = conv2d(context.input(0), weight, {}, options_);
   return result;
+}
+
+// ---- conv2d_backward ----------------------------------------------------------------------------
+
+Attributes Conv2dBackwardOp::attributes() const {
+  Attributes result = attributes_of(options_);
+  result.insert(result.begin(), Attribute{"kernel", to_list(kernel_)});
+  result.push_back({"grad_bias", bias_});
+  return result;
+}
+
+std::vector<TensorSpec> Conv2dBackwardOp::infer(std::span<const TensorSpec> inputs) const {
+  std::vector<TensorSpec> result =
+      Conv2dWeightGradOp(kernel_, options_).infer(inputs.subspan(0, 2));
+  if (inputs.size() > 2) {
+    TENON_CHECK(inputs[2] == result[0], name(), ": weight must be ", result[0], ", got ",
+                inputs[2]);
+    result.insert(result.begin(), inputs[0]);
+  }
+  if (bias_) result.push_back({{inputs[1].shape[1]}, inputs[1].dtype, inputs[1].device});
+  return result;
+}
+
+std::vector<Tensor> Conv2dBackwardOp::forward(std::span<const Tensor> inputs,
+                                              std::span<const TensorSpec> outputs) const {
+  const bool data = inputs.size() > 2;
+  const MemoryFormat weight_format = result_format({inputs[0], inputs[1]});
+  const MemoryFormat x_format = result_format({inputs.back(), inputs[1]});
+  const Tensor x = kernel_operand(inputs[0]);
+  const Tensor grad = kernel_operand(inputs[1]);
+  const Tensor weight = data ? kernel_operand(inputs[2]) : Tensor();
+  std::size_t next = 0;
+  const Tensor grad_x = data ? kernel_result(outputs[next++], x_format) : Tensor();
+  const Tensor grad_weight = kernel_result(outputs[next++], weight_format);
+  const Tensor grad_bias = bias_ ? tenon::detail::make_empty(outputs[next++]) : Tensor();
+  TENON_DISPATCH_CPU(x.device(),
+                     conv2d_backward(x, weight, grad, options_, grad_x, grad_weight, grad_bias));
+  std::vector<Tensor> results;
+  if (data) results.push_back(finished(grad_x, x_format));
+  results.push_back(finished(grad_weight, weight_format));
+  if (bias_) results.push_back(grad_bias);
+  return results;
 }
 
 // ---- the functions ------------------------------------------------------------------------------

@@ -108,4 +108,24 @@ class Conv2dWeightGradOp : public Op {
   Conv2dOptions options_;
 };
 
+/// The gradients of `conv2d` that its backward wants on the CPU, in one op, so that kernels read
+/// their operands once: inputs (x, grad_out[, weight]) -> ([grad_x,] grad_weight[, grad_bias]),
+/// grad_x where there is a weight. Has no backward: recorded gradients are made of other ops.
+class Conv2dBackwardOp : public Op {
+ public:
+  Conv2dBackwardOp(Pair kernel, const Conv2dOptions& options, bool bias)
+      : kernel_(kernel), options_(options), bias_(bias) {}
+  std::string_view name() const override { return "conv2d_backward"; }
+  bool differentiable() const override { return false; }
+  Attributes attributes() const override;
+  std::vector<TensorSpec> infer(std::span<const TensorSpec> inputs) const override;
+  std::vector<Tensor> forward(std::span<const Tensor> inputs,
+                              std::span<const TensorSpec> outputs) const override;
+
+ private:
+  Pair kernel_;
+  Conv2dOptions options_;
+  bool bias_;
+};
+
 }  // namespace tenon::ops

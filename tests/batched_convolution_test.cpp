@@ -21,6 +21,8 @@ constexpr auto kFloat64 = DType::Float64;
 
 /// Fills all vectors but a lane of the last one, whether they have 4, 8 or 16.
 constexpr std::int64_t kBatch = 15;
+/// Fills all vectors, so that results stay side by side in them until they are read.
+constexpr std::int64_t kFullBatch = 32;
 
 void expect_near(const std::vector<Tensor>& results, const std::vector<Tensor>& exact) {
   ASSERT_EQ(results.size(), exact.size());
@@ -37,16 +39,22 @@ struct Case {
 };
 
 std::vector<Case> cases() {
-  return {{{kBatch, 1, 28, 28}, {16, 1, 3, 3}, {.stride = 2, .padding = 1}},
-          {{kBatch, 16, 14, 14}, {32, 16, 3, 3}, {.stride = 2, .padding = 1}},
-          {{kBatch, 16, 28, 28}, {1, 16, 3, 3}, {.padding = 1}},
-          {{kBatch, 3, 7, 5}, {7, 3, 3, 2}, {.stride = {2, 3}, .padding = {1, 2}}},
-          {{kBatch, 2, 9, 8}, {5, 2, 3, 3}, {.padding = {2, 1}, .dilation = {2, 3}}},
-          {{kBatch, 5, 6, 9}, {3, 5, 1, 1}, {}},
-          {{kBatch, 2, 3, 3}, {2, 2, 1, 1}, {.stride = 2, .padding = 1}},
-          {{kBatch, 3, 8, 8}, {9, 3, 2, 2}, {.stride = 4, .dilation = 3}},
-          {{kBatch, 1, 1, 1}, {1, 1, 1, 1}, {}},
-          {{kBatch, 2, 2, 3}, {3, 2, 5, 5}, {.padding = 4}}};
+  std::vector<Case> cases = {
+      {{kBatch, 1, 28, 28}, {16, 1, 3, 3}, {.stride = 2, .padding = 1}},
+      {{kBatch, 16, 14, 14}, {32, 16, 3, 3}, {.stride = 2, .padding = 1}},
+      {{kBatch, 16, 28, 28}, {1, 16, 3, 3}, {.padding = 1}},
+      {{kBatch, 3, 7, 5}, {7, 3, 3, 2}, {.stride = {2, 3}, .padding = {1, 2}}},
+      {{kBatch, 2, 9, 8}, {5, 2, 3, 3}, {.padding = {2, 1}, .dilation = {2, 3}}},
+      {{kBatch, 5, 6, 9}, {3, 5, 1, 1}, {}},
+      {{kBatch, 2, 3, 3}, {2, 2, 1, 1}, {.stride = 2, .padding = 1}},
+      {{kBatch, 3, 8, 8}, {9, 3, 2, 2}, {.stride = 4, .dilation = 3}},
+      {{kBatch, 1, 1, 1}, {1, 1, 1, 1}, {}},
+      {{kBatch, 2, 2, 3}, {3, 2, 5, 5}, {.padding = 4}}};
+  for (Case c : std::vector<Case>(cases)) {
+    c.x[0] = kFullBatch;
+    cases.push_back(c);
+  }
+  return cases;
 }
 
 class BatchedConv2d : public testing::TestWithParam<int> {
@@ -92,8 +100,8 @@ TEST_P(BatchedConv2d, GradientsAreThoseOfFloat64) {
   const std::vector<Tensor> results = for_all_threads([&] { return gradients(kFloat32); });
   expect_near(results, gradients(kFloat64));
   const Tensor batched = empty_like(results[1]);
-  ASSERT_TRUE(
-      ops::cpu::batched_weight_gradient(x.to(kFloat32), grad.to(kFloat32), c.options, batched));
+  ASSERT_TRUE(ops::cpu::batched_conv2d_backward(x.to(kFloat32), {}, grad.to(kFloat32), c.options,
+                                                {}, batched, {}));
   test::expect_same_bits(batched, results[1]);
 }
 
@@ -108,15 +116,21 @@ struct TransposedCase {
 };
 
 std::vector<TransposedCase> transposed_cases() {
-  return {{{kBatch, 32, 7, 7}, {32, 16, 3, 3}, {.stride = 2, .padding = 1, .output_padding = 1}},
-          {{kBatch, 16, 9, 10}, {16, 13, 3, 3}, {.stride = 2, .padding = 1}},
-          {{kBatch, 1, 12, 12}, {1, 16, 3, 3}, {.padding = 1}},
-          {{kBatch, 3, 4, 5}, {3, 8, 4, 2}, {.stride = {3, 2}, .padding = {2, 0}}},
-          {{kBatch, 3, 4, 5}, {3, 9, 2, 1}, {.stride = 3, .output_padding = {2, 1}}},
-          {{kBatch, 2, 5, 4}, {2, 10, 3, 3}, {.stride = 2, .padding = 2, .dilation = {2, 3}}},
-          {{kBatch, 2, 1, 1}, {2, 8, 1, 1}, {}},
-          {{kBatch, 2, 3, 3}, {2, 8, 3, 3}, {.output_padding = {2, 1}, .dilation = 3}},
-          {{kBatch, 2, 2, 2}, {2, 8, 5, 5}, {.stride = 4, .padding = 3, .output_padding = 2}}};
+  std::vector<TransposedCase> cases = {
+      {{kBatch, 32, 7, 7}, {32, 16, 3, 3}, {.stride = 2, .padding = 1, .output_padding = 1}},
+      {{kBatch, 16, 9, 10}, {16, 13, 3, 3}, {.stride = 2, .padding = 1}},
+      {{kBatch, 1, 12, 12}, {1, 16, 3, 3}, {.padding = 1}},
+      {{kBatch, 3, 4, 5}, {3, 8, 4, 2}, {.stride = {3, 2}, .padding = {2, 0}}},
+      {{kBatch, 3, 4, 5}, {3, 9, 2, 1}, {.stride = 3, .output_padding = {2, 1}}},
+      {{kBatch, 2, 5, 4}, {2, 10, 3, 3}, {.stride = 2, .padding = 2, .dilation = {2, 3}}},
+      {{kBatch, 2, 1, 1}, {2, 8, 1, 1}, {}},
+      {{kBatch, 2, 3, 3}, {2, 8, 3, 3}, {.output_padding = {2, 1}, .dilation = 3}},
+      {{kBatch, 2, 2, 2}, {2, 8, 5, 5}, {.stride = 4, .padding = 3, .output_padding = 2}}};
+  for (TransposedCase c : std::vector<TransposedCase>(cases)) {
+    c.x[0] = kFullBatch;
+    cases.push_back(c);
+  }
+  return cases;
 }
 
 class BatchedTransposed : public testing::TestWithParam<int> {
@@ -202,7 +216,8 @@ TEST(BatchedConvolution, LeavesLargeImagesAndGroupsToOthers) {
   const Tensor weight = zeros({64, 64, 3, 3});
   EXPECT_FALSE(batched_conv2d(wide, weight, {}, {.padding = 1}, zeros_like(wide)));
   EXPECT_FALSE(batched_transposed(wide, weight, {}, {.padding = 1}, nullptr, zeros_like(wide)));
-  EXPECT_FALSE(batched_weight_gradient(large, large, {.padding = 1}, zeros_like(weight)));
+  EXPECT_FALSE(
+      batched_conv2d_backward(large, {}, large, {.padding = 1}, {}, zeros_like(weight), {}));
   EXPECT_FALSE(batched_backward(large, weight, {}, large, {.padding = 1}, {}, zeros_like(large),
                                 zeros_like(weight), {}));
   const Tensor small = zeros({16, 4, 8, 8});

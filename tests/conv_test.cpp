@@ -76,6 +76,35 @@ TEST_P(Conv2d, PassesGradcheckAndGradgradcheck) {
   }
 }
 
+// Gradients are computed together where several are wanted.
+TEST_P(Conv2d, AnyGradientsAloneAreThoseOfAll) {
+  for (const DType dtype : {DType::Float32, kFloat64}) {
+    const Case c = sizes();
+    const std::vector<Tensor> operands{normal(c.x, dtype, 21), normal(c.weight, dtype, 22),
+                                       normal({c.weight[0]}, dtype, 23)};
+    const auto gradients = [&](unsigned wanted) {
+      std::vector<Tensor> leaves;
+      for (std::size_t i = 0; i < operands.size(); ++i) {
+        leaves.push_back(operands[i].clone().requires_grad_((wanted >> i & 1U) != 0));
+      }
+      const Tensor y = ops::conv2d(leaves[0], leaves[1], leaves[2], c.options);
+      y.backward(normal(y.shape(), dtype, 24));
+      return leaves;
+    };
+    const std::vector<Tensor> all = gradients(7);
+    for (unsigned wanted = 1; wanted < 7; ++wanted) {
+      SCOPED_TRACE(testing::Message() << "gradients " << wanted);
+      const std::vector<Tensor> some = gradients(wanted);
+      for (std::size_t i = 0; i < operands.size(); ++i) {
+        ASSERT_EQ(some[i].grad().defined(), (wanted >> i & 1U) != 0);
+        if (some[i].grad().defined()) {
+          EXPECT_LE(test::relative_error(some[i].grad(), all[i].grad()), 1e-6);
+        }
+      }
+    }
+  }
+}
+
 TEST_P(Conv2d, WeightGradPassesGradcheck) {
   const Float32PrecisionGuard strict(Float32Precision::Float32);
   for (const Device device : test::test_devices()) {

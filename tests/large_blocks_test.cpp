@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "tenon/core/memory.h"
 
@@ -28,6 +30,18 @@ TEST(LargeBlocks, AreTakenBySizeTheLastFirst) {
   blocks.keep(second, 3 * kMegabyte);
   blocks.release();
   EXPECT_EQ(blocks.take(3 * kMegabyte), nullptr);
+}
+
+TEST(LargeBlocks, AThreadTakesWhatItGaveFirst) {
+  LargeBlocks blocks;
+  void* const mine = allocate_large(LargeBlocks::kLeastBytes);
+  void* const others = allocate_large(LargeBlocks::kLeastBytes);
+  blocks.keep(mine, LargeBlocks::kLeastBytes);
+  std::thread([&] { blocks.keep(others, LargeBlocks::kLeastBytes); }).join();
+  EXPECT_EQ(blocks.take(LargeBlocks::kLeastBytes), mine);
+  EXPECT_EQ(blocks.take(LargeBlocks::kLeastBytes), others);
+  std::free(mine);
+  std::free(others);
 }
 
 TEST(LargeBlocks, AreNotKeptBeyondALimit) {

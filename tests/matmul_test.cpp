@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "compare.h"
 #include "golden.h"
+#include "support/threads.h"
 #include "tenon/core/autograd.h"
 #include "tenon/core/gradcheck.h"
 #include "tenon/core/parallel.h"
@@ -236,6 +239,23 @@ TEST(Matmul, SameBitsForAnyNumberOfThreads) {
     test::expect_same_bits(ops::matmul(a, b), expected);
   }
   set_num_threads(threads);
+}
+
+TEST(Matmul, PartsOfSumsAndNarrowTilesAreRightAndTheSameForAnyNumberOfThreads) {
+  for (const DType dtype : {DType::Float32, DType::Float64, DType::BFloat16}) {
+    // A result of one tile; one of a row of tiles.
+    for (const auto& [m, k, n] : {std::array{64, 1568, 32}, std::array{30, 1000, 47},
+                                  std::array{64, 32, 1568}, std::array{7, 1500, 333}}) {
+      const Tensor a = normal({m, k}, DType::Float64, 13).to(dtype);
+      const Tensor b = normal({n, k}, DType::Float64, 14).to(dtype);
+      const Tensor bias = normal({n}, DType::Float64, 15).to(dtype);
+      const std::vector<Tensor> results =
+          test::for_all_threads([&] { return std::vector<Tensor>{ops::linear(a, b, bias)}; });
+      const Tensor exact =
+          ops::linear(a.to(DType::Float64), b.to(DType::Float64), bias.to(DType::Float64));
+      EXPECT_LE(test::relative_error(results[0], exact), dtype == DType::BFloat16 ? 5e-3 : 1e-6);
+    }
+  }
 }
 
 struct Shapes {

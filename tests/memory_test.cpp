@@ -24,6 +24,39 @@ TEST(Memory, IsAlignedForEverySize) {
   }
 }
 
+/// Elements in reverse.
+class Reversed : public ElementOrder {
+ public:
+  explicit Reversed(int count) : count_(count) {}
+  void restore(const std::byte* source, std::byte* target) const override {
+    for (int i = 0; i < count_; ++i) target[i] = source[count_ - 1 - i];
+  }
+
+ private:
+  int count_;
+};
+
+TEST(Memory, ElementsStayInAnotherOrderUntilSomebodyAsks) {
+  const MemoryStats before = stats();
+  {
+    const auto storage = Storage::allocate(5, Device::cpu());
+    EXPECT_EQ(storage->reordered(), nullptr);
+    for (int i = 0; i < 5; ++i) storage->data()[i] = static_cast<std::byte>(i);
+    std::byte* const written = storage->data();
+    storage->set_order(std::make_shared<const Reversed>(5));
+    const auto reordered = storage->reordered();
+    ASSERT_NE(reordered, nullptr);
+    EXPECT_EQ(reordered->memory->data(), written);
+    EXPECT_EQ(stats().in_use, before.in_use + 5);
+    for (int i = 0; i < 5; ++i) EXPECT_EQ(storage->data()[i], static_cast<std::byte>(4 - i));
+    EXPECT_EQ(storage->reordered(), nullptr);
+    EXPECT_EQ(reordered->memory->data()[1], static_cast<std::byte>(1)) << "for who has it";
+    const auto never_asked = Storage::allocate(7, Device::cpu());
+    never_asked->set_order(std::make_shared<const Reversed>(7));
+  }
+  EXPECT_EQ(stats().in_use, before.in_use);
+}
+
 TEST(Memory, CountersFollowAllocationsAndFrees) {
   const MemoryStats before = stats();
   {

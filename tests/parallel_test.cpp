@@ -45,6 +45,56 @@ TEST_F(Parallel, CoversEveryRangeExactlyOnceInChunksOfTheGrain) {
   }
 }
 
+TEST_F(Parallel, SharesCoverEveryRangeExactlyOnceInChunksOfTheGrain) {
+  for (int threads : {1, 2, 3, 8}) {
+    set_num_threads(threads);
+    for (std::int64_t length : {0, 1, 2, 7, 64, 1000}) {
+      for (std::int64_t grain : {1, 3, 64, 100000}) {
+        std::vector<std::atomic<int>> seen(static_cast<std::size_t>(length));
+        parallel_for_shares(5, 5 + length, grain, [&](std::int64_t first, std::int64_t last) {
+          EXPECT_EQ((first - 5) % grain, 0);
+          EXPECT_EQ(last, std::min(5 + length, first + grain));
+          for (std::int64_t i = first; i < last; ++i) ++seen[static_cast<std::size_t>(i - 5)];
+        });
+        for (const auto& count : seen) ASSERT_EQ(count, 1);
+      }
+    }
+  }
+}
+
+TEST_F(Parallel, EachThreadBeginsWithItsShare) {
+  set_num_threads(3);
+  std::vector<std::thread::id> owner(3);
+  for (int round = 0; round < 3; ++round) {
+    std::vector<std::thread::id> ran(9);
+    std::atomic<int> begun{0};
+    parallel_for_shares(0, 9, 1, [&](std::int64_t i, std::int64_t) {
+      ran[static_cast<std::size_t>(i)] = std::this_thread::get_id();
+      // Nobody takes a second chunk before all have taken their first.
+      ++begun;
+      while (begun < 3) std::this_thread::yield();
+    });
+    EXPECT_EQ(ran[0], std::this_thread::get_id()) << "the caller has the first share";
+    for (std::size_t share = 0; share < 3; ++share) {
+      if (round == 0) owner[share] = ran[3 * share];
+      EXPECT_EQ(ran[3 * share], owner[share]) << "the same in every range";
+    }
+  }
+}
+
+TEST_F(Parallel, ThreadsHelpTheOthersWithTheirShares) {
+  set_num_threads(3);
+  for (int round = 0; round < 2; ++round) {
+    const std::thread::id caller = std::this_thread::get_id();
+    std::atomic<int> left{6};
+    parallel_for_shares(0, 6, 1, [&](std::int64_t, std::int64_t) {
+      --left;
+      while (std::this_thread::get_id() == caller && left > 0) std::this_thread::yield();
+    });
+    EXPECT_EQ(left, 0);
+  }
+}
+
 TEST_F(Parallel, AnEmptyOrReversedRangeCallsNothing) {
   int calls = 0;
   parallel_for(3, 3, 1, [&](std::int64_t, std::int64_t) { ++calls; });
@@ -116,6 +166,16 @@ TEST_F(Parallel, TheFirstExceptionReachesTheCallerAndThePoolStaysUsable) {
         },
         {"chunk 5 failed"});
     EXPECT_LT(finished, 1000) << "the chunks not yet begun were dropped";
+    finished = 0;
+    expect_error(
+        [&] {
+          parallel_for_shares(0, 1000, 1, [&](std::int64_t first, std::int64_t) {
+            TENON_CHECK(first != 5, "chunk ", first, " failed");
+            ++finished;
+          });
+        },
+        {"chunk 5 failed"});
+    EXPECT_LT(finished, 1000) << "of all shares";
     std::atomic<int> items{0};
     parallel_for(0, 100, 9, [&](std::int64_t first, std::int64_t last) {
       items += static_cast<int>(last - first);

@@ -250,35 +250,38 @@ TEST_P(SimdKernels, CorrelateAnyNumberOfRowsAndVectors) {
   const int b_row = (kColumns + 2) * lanes;
   for (int a_count = 1; a_count <= kernels_->channels; ++a_count) {
     for (int b_count = 1; b_count <= kernels_->vectors; ++b_count) {
-      SCOPED_TRACE(testing::Message() << a_count << " rows, " << b_count << " vectors");
-      const int stride = a_count + 1;
-      std::vector<float> sums = drawn(static_cast<std::size_t>(b_count * stride * lanes), 13);
-      const std::vector<float> before = sums;
-      Correlation correlation{.a = a.data(),
-                              .a_stride = a_stride,
-                              .a_count = a_count,
-                              .b = {},
-                              .b_count = b_count,
-                              .rows = kRows,
-                              .columns = kColumns,
-                              .a_row = a_row,
-                              .b_row = b_row,
-                              .sums = sums.data(),
-                              .sums_stride = stride};
-      for (int j = 0; j < b_count; ++j) correlation.b[j] = b.data() + 101 * j;
-      kernels_->correlate(correlation);
-      for (int at = 0; at < b_count * stride * lanes; ++at) {
-        const int lane = at % lanes;
-        const int i = at / lanes % stride;
-        double expected = before[static_cast<std::size_t>(at)];
-        for (int k = 0; i < a_count && k < kRows * kColumns; ++k) {
-          const int offset = k % kColumns * lanes + lane;
-          expected +=
-              static_cast<double>(
-                  a[static_cast<std::size_t>(i * a_stride + k / kColumns * a_row + offset)]) *
-              correlation.b[at / lanes / stride][k / kColumns * b_row + offset];
+      for (const bool adds : {false, true}) {
+        SCOPED_TRACE(testing::Message() << a_count << " rows, " << b_count << " vectors");
+        const int stride = a_count + 1;
+        std::vector<float> sums = drawn(static_cast<std::size_t>(b_count * stride * lanes), 13);
+        const std::vector<float> before = sums;
+        Correlation correlation{.a = a.data(),
+                                .a_stride = a_stride,
+                                .a_count = a_count,
+                                .b = {},
+                                .b_count = b_count,
+                                .rows = kRows,
+                                .columns = kColumns,
+                                .a_row = a_row,
+                                .b_row = b_row,
+                                .adds = adds,
+                                .sums = sums.data(),
+                                .sums_stride = stride};
+        for (int j = 0; j < b_count; ++j) correlation.b[j] = b.data() + 101 * j;
+        kernels_->correlate(correlation);
+        for (int at = 0; at < b_count * stride * lanes; ++at) {
+          const int lane = at % lanes;
+          const int i = at / lanes % stride;
+          double expected = adds || i >= a_count ? before[static_cast<std::size_t>(at)] : 0;
+          for (int k = 0; i < a_count && k < kRows * kColumns; ++k) {
+            const int offset = k % kColumns * lanes + lane;
+            expected +=
+                static_cast<double>(
+                    a[static_cast<std::size_t>(i * a_stride + k / kColumns * a_row + offset)]) *
+                correlation.b[at / lanes / stride][k / kColumns * b_row + offset];
+          }
+          EXPECT_NEAR(sums[static_cast<std::size_t>(at)], expected, 1e-5);
         }
-        EXPECT_NEAR(sums[static_cast<std::size_t>(at)], expected, 1e-5);
       }
     }
   }

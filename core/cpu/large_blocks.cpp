@@ -17,8 +17,16 @@ constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 void* LargeBlocks::take(std::size_t bytes) {
   const std::lock_guard lock(mutex_);
-  const auto found = std::find_if(blocks_.rbegin(), blocks_.rend(),
-                                  [&](const Block& block) { return block.bytes == bytes; });
+  const std::thread::id taker = std::this_thread::get_id();
+  auto found = blocks_.rend();
+  for (auto block = blocks_.rbegin(); block != blocks_.rend(); ++block) {
+    if (block->bytes != bytes) continue;
+    if (block->giver == taker) {
+      found = block;
+      break;
+    }
+    if (found == blocks_.rend()) found = block;
+  }
   if (found == blocks_.rend()) return nullptr;
   void* data = found->data;
   blocks_.erase(std::next(found).base());
@@ -27,18 +35,18 @@ void* LargeBlocks::take(std::size_t bytes) {
 }
 
 void LargeBlocks::keep(void* data, std::size_t bytes) {
-  if (bytes > kMostBytes) {
+  if (bytes > most_bytes_) {
     std::free(data);
     return;
   }
   const std::lock_guard lock(mutex_);
   auto oldest = blocks_.begin();
-  for (; bytes_ + bytes > kMostBytes; ++oldest) {
+  for (; bytes_ + bytes > most_bytes_; ++oldest) {
     bytes_ -= oldest->bytes;
     std::free(oldest->data);
   }
   blocks_.erase(blocks_.begin(), oldest);
-  blocks_.push_back({data, bytes});
+  blocks_.push_back({data, bytes, std::this_thread::get_id()});
   bytes_ += bytes;
 }
 

@@ -16,8 +16,12 @@ namespace tenon::cpu {
 /// Elements in a block. Small enough that the buffers of a few operands stay in the L1 cache.
 inline constexpr std::int64_t kBlock = 512;
 
-/// Elements handed to one thread at a time.
+/// Elements that are worth a second thread, and that a thread sums up at a time.
 inline constexpr std::int64_t kElementwiseGrain = 1 << 15;
+
+/// Elements of a larger range handed to one thread at a time: a few blocks, so that threads that
+/// share a middle-sized tensor end at the same time.
+inline constexpr std::int64_t kSharedGrain = 1 << 13;
 
 /// Where the current block of one operand lies.
 struct BlockOperand {
@@ -35,7 +39,8 @@ void for_each_block(const Shape& common, const std::array<Tensor, kOperands>& op
   if (total == 0) return;
   const tenon::detail::LoopNest<kOperands> nest(common, tenon::detail::pointers_to(operands));
   const std::int64_t inner = nest.shape.back();
-  parallel_for(0, total, kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t grain = total > kElementwiseGrain ? kSharedGrain : kElementwiseGrain;
+  parallel_for_shares(0, total, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t position = begin; position < end;) {
       // Where `position` lies: its index along each dimension, innermost last.
       std::array<std::int64_t, kOperands> offset{};

@@ -1,10 +1,12 @@
 #include "tenon/ops/cpu/activation.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
 #include "tenon/ops/cpu/array_math.h"
 #include "tenon/ops/cpu/map.h"
+#include "tenon/ops/cpu/simd/kernels.h"
 
 namespace tenon::ops::cpu {
 namespace {
@@ -38,9 +40,14 @@ void limit(const Tensor& x, const ActivationParameters& bounds, const Tensor& y)
 void mish(const Tensor& x, const Tensor& y) {
   map_floating<1>({x}, y, [](const auto& a, auto& out) {
     using C = element_type<decltype(a)>;
-    out = exponential(a.min(C(20)));
-    out = out * (out + C(2));
-    out = a * (out / (out + C(2)));
+    if constexpr (std::is_same_v<C, float>) {
+      std::copy_n(a.data(), a.size(), out.data());
+      simd::kernels().apply(simd::kMishAlone, out.data(), out.size());
+    } else {
+      out = exponential(a.min(C(20)));
+      out = out * (out + C(2));
+      out = a * (out / (out + C(2)));
+    }
   });
 }
 

@@ -1,9 +1,11 @@
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
 #include "tenon/ops/cpu/activation.h"
 #include "tenon/ops/cpu/array_math.h"
 #include "tenon/ops/cpu/map.h"
+#include "tenon/ops/cpu/simd/kernels.h"
 
 namespace tenon::ops::cpu {
 namespace {
@@ -22,11 +24,16 @@ void gate(const Tensor& grad, const Tensor& saved, const Tensor& grad_x, Conditi
 void mish_grad(const Tensor& grad, const Tensor& x, const Tensor& grad_x) {
   map_floating<2>({grad, x}, grad_x, [](const auto& g, const auto& a, auto& out) {
     using C = element_type<decltype(g)>;
-    out = exponential(a.min(C(20)));
-    const LanesArray<C> n = out * (out + C(2));
-    out = C(4) * out * (out + C(1)) / (n + C(2)).square();
-    out = a.binaryExpr(out, [](C v, C slope) { return v >= C(20) ? C(0) : slope; });
-    out = g * (n / (n + C(2)) + a * out);
+    if constexpr (std::is_same_v<C, float>) {
+      std::copy_n(g.data(), g.size(), out.data());
+      simd::kernels().gradient(simd::kMishAlone, a.data(), out.data(), out.size());
+    } else {
+      out = exponential(a.min(C(20)));
+      const LanesArray<C> n = out * (out + C(2));
+      out = C(4) * out * (out + C(1)) / (n + C(2)).square();
+      out = a.binaryExpr(out, [](C v, C slope) { return v >= C(20) ? C(0) : slope; });
+      out = g * (n / (n + C(2)) + a * out);
+    }
   });
 }
 

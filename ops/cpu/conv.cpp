@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "tenon/core/half.h"
+#include "tenon/core/kernels.h"
 #include "tenon/core/parallel.h"
 #include "tenon/ops/cpu/batched/convolution.h"
 #include "tenon/ops/cpu/columns.h"
@@ -230,7 +231,8 @@ void conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Con
 
 void conv2d_weight_grad(const Tensor& x, const Tensor& grad_out, const Conv2dOptions& options,
                         const Tensor& grad_weight) {
-  if (x.dtype() == DType::Float32 && batched_weight_gradient(x, grad_out, options, grad_weight)) {
+  if (x.dtype() == DType::Float32 &&
+      batched_conv2d_backward(x, {}, grad_out, options, {}, grad_weight, {})) {
     return;
   }
   const Geometry geometry(x.shape(), grad_out.shape(), {grad_weight.size(2), grad_weight.size(3)},
@@ -238,6 +240,28 @@ void conv2d_weight_grad(const Tensor& x, const Tensor& grad_out, const Conv2dOpt
   visit_floating(x.dtype(), "conv2d_weight_grad", [&]<class T>() {
     weight_grad_typed<T>(geometry, x.data<T>(), grad_out.data<T>(), grad_weight.data<T>());
   });
+}
+
+void conv2d_backward(const Tensor& x, const Tensor& weight, const Tensor& grad_out,
+                     const Conv2dOptions& options, const Tensor& grad_x, const Tensor& grad_weight,
+                     const Tensor& grad_bias) {
+  if (x.dtype() == DType::Float32 &&
+      batched_conv2d_backward(x, weight, grad_out, options, grad_x, grad_weight, grad_bias)) {
+    return;
+  }
+  if (grad_x.defined()) {
+    // The kernel takes the size of its result from the result.
+    conv_transpose2d(grad_out, weight, {},
+                     {.stride = options.stride,
+                      .padding = options.padding,
+                      .dilation = options.dilation,
+                      .groups = options.groups},
+                     grad_x);
+  }
+  conv2d_weight_grad(x, grad_out, options, grad_weight);
+  if (grad_bias.defined()) {
+    kernels::sum_to(grad_out, grad_bias.reshape({1, grad_bias.numel(), 1, 1}));
+  }
 }
 
 }  // namespace tenon::ops::cpu

@@ -20,4 +20,10 @@ void conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
 void conv2d_weight_grad(const Tensor& x, const Tensor& grad_out, const Conv2dOptions& options,
                         const Tensor& grad_weight);
 
+/// The gradients of conv2d's operands from that of its result: grad_weight and, where defined,
+/// grad_x, which takes `weight`, and grad_bias.
+void conv2d_backward(const Tensor& x, const Tensor& weight, const Tensor& grad_out,
+                     const Conv2dOptions& options, const Tensor& grad_x, const Tensor& grad_weight,
+                     const Tensor& grad_bias);
+
 }  // namespace tenon::ops::cpu

@@ -15,18 +15,16 @@ using tenon::cpu::kElementwiseGrain;
 
 /// `count` neighbours from element `first` on as `C`; `buffer` holds as many.
 template <class T, class C>
-Eigen::Map<const Eigen::Array<C, Eigen::Dynamic, 1>> neighbours(const Tensor& x, std::int64_t first,
+Eigen::Map<const Eigen::Array<C, Eigen::Dynamic, 1>> neighbours(T* x, std::int64_t first,
                                                                 std::int64_t count, C* buffer) {
-  T* data = static_cast<T*>(x.raw_data()) + first;
-  return {tenon::cpu::load_block<T, C>({reinterpret_cast<std::byte*>(data), 1}, count, buffer),
+  return {tenon::cpu::load_block<T, C>({reinterpret_cast<std::byte*>(x + first), 1}, count, buffer),
           count};
 }
 
 /// The sum of the losses of the elements from `begin` to `end`. Added up block by block, so that
 /// the error grows with the number of blocks.
 template <class T, class C>
-C sum_range(DifferenceLossKind kind, const Tensor& x, const Tensor& target, std::int64_t begin,
-            std::int64_t end) {
+C sum_range(DifferenceLossKind kind, T* x, T* target, std::int64_t begin, std::int64_t end) {
   C buffers[2][kBlock];
   C losses[kBlock];
   C total(0);
@@ -54,9 +52,11 @@ void difference_loss(DifferenceLossKind kind, const Tensor& x, const Tensor& tar
     const std::int64_t elements = x.numel();
     const std::int64_t chunks = (elements + kElementwiseGrain - 1) / kElementwiseGrain;
     std::vector<C> partial(static_cast<std::size_t>(chunks));
+    T* const x_data = static_cast<T*>(x.raw_data());
+    T* const target_data = static_cast<T*>(target.raw_data());
     parallel_for(0, elements, kElementwiseGrain, [&](std::int64_t begin, std::int64_t end) {
       partial[static_cast<std::size_t>(begin / kElementwiseGrain)] =
-          sum_range<T, C>(kind, x, target, begin, end);
+          sum_range<T, C>(kind, x_data, target_data, begin, end);
     });
     C total(0);
     for (const C part : partial) total += part;

@@ -168,7 +168,8 @@ void float_gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView<const
   const std::int64_t depth = std::min(k, kDepth);
   const Scratch<float> left(std::min(m, kMostRows) * depth);
   const Scratch<float> right(depth * pitch);
-  right.fill_zero();  // vectors of a narrow strip are filled up with what is there
+  // Vectors of a narrow strip are filled up with what is there.
+  if (n % kernels.lanes != 0) right.fill_zero();
   for (std::int64_t first = 0; first < k; first += kDepth) {
     for (std::int64_t row = 0; row < m; row += kMostRows) {
       Panel panel(kernels, std::min(kMostRows, m - row), std::min(kDepth, k - first), left, right);

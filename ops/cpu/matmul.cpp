@@ -14,6 +14,9 @@ constexpr std::int64_t kTileRows = 128;
 constexpr std::int64_t kTileColumns = 512;
 constexpr std::int64_t kTileDepth = 256;  // of operands that are copied for the product
 
+/// Multiplications that are worth handing out.
+constexpr std::int64_t kLeastWork = 1 << 16;
+
 /// Copies a [rows, columns] matrix into row-major order, converting.
 template <class To, class From>
 void pack(std::int64_t rows, std::int64_t columns, MatrixView<const From> source, To* target) {
@@ -96,6 +99,56 @@ std::int64_t batch_offset(const Tensor& operand, std::int64_t index) {
   return offset;
 }
 
+/// How products of [m, k] and [k, n] are cut into pieces for threads, by their sizes alone.
+struct Cut {
+  std::int64_t row_tiles, columns, column_tiles;  // of the result; columns of a tile
+  std::int64_t depth, parts;                      // of the sums, where tiles are few
+
+  Cut(std::int64_t batch, std::int64_t m, std::int64_t n, std::int64_t k)
+      : row_tiles((m + kTileRows - 1) / kTileRows), columns(kTileColumns), depth(k), parts(1) {
+    const std::int64_t rows = batch * row_tiles;
+    if (rows < kPieces && m * n * k > kPieces * kLeastWork) {
+      // Whole vectors, and so many that a's rows are not packed too often.
+      const std::int64_t share = (n * rows + kPieces - 1) / kPieces;
+      columns = std::clamp<std::int64_t>((share + 15) / 16 * 16, kLeastColumns, kTileColumns);
+    }
+    column_tiles = (n + columns - 1) / columns;
+    if (rows * column_tiles == 1 && m * n * k > kPieces * kLeastWork) {
+      depth = std::max(kLeastDepth, ((k + kPieces - 1) / kPieces + 15) / 16 * 16);
+      parts = std::max<std::int64_t>(1, (k + depth - 1) / depth);
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kPieces = 8;
+  static constexpr std::int64_t kLeastColumns = 192;
+  static constexpr std::int64_t kLeastDepth = 128;
+};
+
+/// A product of one tile, in parts of its sums that are added at the end.
+template <class T>
+void multiply_parts(const Cut& cut, std::int64_t m, std::int64_t n, std::int64_t k,
+                    MatrixView<const T> a, MatrixView<const T> b, const T* bias, T* y) {
+  const Scratch<T> sums(cut.parts * m * n);
+  parallel_for_shares(0, cut.parts, 1, [&](std::int64_t part, std::int64_t) {
+    const std::int64_t first = part * cut.depth;
+    multiply_tile<T>(m, n, std::min(cut.depth, k - first), offset(a, 0, first), offset(b, first, 0),
+                     part == 0 ? bias : nullptr, sums.data() + part * m * n, n);
+  });
+  std::copy_n(sums.data(), m * n, y);
+  for (std::int64_t part = 1; part < cut.parts; ++part) {
+    const T* terms = sums.data() + part * m * n;
+    for (std::int64_t i = 0; i < m * n; ++i) y[i] += terms[i];
+  }
+}
+
+/// Matrix number `index` of a batch at `data`.
+template <class T>
+MatrixView<const T> matrix(const Tensor& operand, const T* data, std::int64_t index) {
+  return {data + batch_offset(operand, index), operand.strides()[operand.dim() - 2],
+          operand.strides()[operand.dim() - 1]};
+}
+
 template <class T>
 void matmul_typed(const Tensor& a, const Tensor& b, const Tensor& bias, const Tensor& y) {
   const bool joined = joins_rows(a, b);
@@ -103,24 +156,30 @@ void matmul_typed(const Tensor& a, const Tensor& b, const Tensor& bias, const Te
   const std::int64_t k = a.size(-1);
   const std::int64_t m = joined ? y.numel() / n : y.size(-2);
   const std::int64_t batch = y.numel() / (m * n);
+  const T* const a_data = a.data<T>();
+  const T* const b_data = b.data<T>();
   const T* bias_data = bias.defined() ? bias.data<T>() : nullptr;
-  const std::int64_t row_tiles = (m + kTileRows - 1) / kTileRows;
-  const std::int64_t column_tiles = (n + kTileColumns - 1) / kTileColumns;
-  const std::int64_t tiles = row_tiles * column_tiles;
+  const Cut cut(batch, m, n, k);
+  if constexpr (std::is_same_v<T, compute_type<T>>) {
+    if (cut.parts > 1) {
+      multiply_parts<T>(cut, m, n, k, matrix(a, a_data, 0), matrix(b, b_data, 0), bias_data,
+                        y.data<T>());
+      return;
+    }
+  }
+  const std::int64_t tiles = cut.row_tiles * cut.column_tiles;
   // Small products share a chunk, so that handing it out does not cost more than computing it.
-  const std::int64_t work = std::min(m, kTileRows) * std::min(n, kTileColumns) * k;
-  const std::int64_t grain = std::max<std::int64_t>(1, (1 << 16) / std::max<std::int64_t>(work, 1));
-  parallel_for(0, batch * tiles, grain, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t work = std::min(m, kTileRows) * std::min(n, cut.columns) * k;
+  const std::int64_t grain =
+      std::max<std::int64_t>(1, kLeastWork / std::max<std::int64_t>(work, 1));
+  parallel_for_shares(0, batch * tiles, grain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t item = begin; item < end; ++item) {
       const std::int64_t index = item / tiles;
-      const std::int64_t row = item % tiles / column_tiles * kTileRows;
-      const std::int64_t column = item % column_tiles * kTileColumns;
-      const MatrixView<const T> left{a.data<T>() + batch_offset(a, index), a.strides()[a.dim() - 2],
-                                     a.strides()[a.dim() - 1]};
-      const MatrixView<const T> right{b.data<T>() + batch_offset(b, index),
-                                      b.strides()[b.dim() - 2], b.strides()[b.dim() - 1]};
-      multiply_tile<T>(std::min(kTileRows, m - row), std::min(kTileColumns, n - column), k,
-                       offset(left, row, 0), offset(right, 0, column),
+      const std::int64_t row = item % tiles / cut.column_tiles * kTileRows;
+      const std::int64_t column = item % cut.column_tiles * cut.columns;
+      multiply_tile<T>(std::min(kTileRows, m - row), std::min(cut.columns, n - column), k,
+                       offset(matrix(a, a_data, index), row, 0),
+                       offset(matrix(b, b_data, index), 0, column),
                        bias_data == nullptr ? nullptr : bias_data + column,
                        y.data<T>() + (index * m + row) * n + column, n);
     }

@@ -4,6 +4,7 @@
 
 #include "tenon/core/parallel.h"
 #include "tenon/ops/cpu/batched/lane_groups.h"
+#include "tenon/ops/cpu/batched/lane_order.h"
 #include "tenon/ops/cpu/batched/lane_products.h"
 #include "tenon/ops/cpu/scratch.h"
 
@@ -11,8 +12,10 @@ namespace tenon::ops::cpu {
 namespace {
 
 /// Floats of the rows of a window that one row of results reads, at most: a part of a usual
-/// second-level cache. So many rows are packed at once.
+/// second-level cache.
 constexpr std::int64_t kWindowElements = 1 << 16;
+/// Vectors of the rows that are packed at once: processors with wide ones have large caches.
+constexpr std::int64_t kPackedVectors = 1 << 13;
 /// At least so many pieces of work for each thread, where there are rows enough.
 constexpr std::int64_t kItemsOfThread = 4;
 
@@ -37,20 +40,21 @@ class Forward {
     const std::int64_t parts = (wanted + groups_.count() - 1) / groups_.count();
     rows_ = std::max<std::int64_t>(1, (products_.q_rows() + parts - 1) / parts);
     const std::int64_t row = products_.window().row_size();
-    while (rows_ > 1 && products_.window_rows(rows_) * row > kWindowElements) --rows_;
+    while (rows_ > 1 && products_.window_rows(rows_) * row > kPackedVectors * kernels_.lanes)
+      --rows_;
   }
 
   /// Results do not depend on the cut, which the number of threads has a part in.
-  void run(const float* x, float* y) const {
+  void run(const Images<const float>& x, const Images<float>& y) const {
     const std::int64_t parts = (products_.q_rows() + rows_ - 1) / rows_;
-    parallel_for(0, groups_.count() * parts, 1, [&](std::int64_t item, std::int64_t) {
+    parallel_for_shares(0, groups_.count() * parts, 1, [&](std::int64_t item, std::int64_t) {
       const LaneGroup group = groups_.group(item / parts);
       const std::int64_t first = item % parts * rows_;
       const std::int64_t end = std::min(first + rows_, products_.q_rows());
       const LaneWindow& window = products_.window();
       const Scratch<float> rows(products_.window_rows(rows_) * window.row_size());
       const Scratch<float> sums(products_.sums_size());
-      sums.fill_zero();
+      if (products_.leaves_gaps()) sums.fill_zero();  // which the chain goes over, too
       window.pack(x, group, products_.window_row(first), products_.window_rows(end - first),
                   rows.data());
       for (std::int64_t q = first; q < end; q += products_.sums_rows()) {
@@ -64,15 +68,8 @@ class Forward {
  private:
   /// All outputs of `count` rows of q from `first`, which begins at `rows` of the window.
   void run_rows(const LaneGroup& group, std::int64_t first, std::int64_t count, const float* rows,
-                const Scratch<float>& sums, float* y) const {
-    for (std::int64_t i = 0; i < count; ++i) {
-      for (std::size_t phase = 0; phase < products_.phases().size(); ++phase) {
-        if (first + i >= products_.phases()[phase].rows) continue;
-        products_.multiply_row(
-            phase, rows + products_.window_row(i) * products_.window().row_size(),
-            weights_.data<float>(), bias_.data(), sums.data() + products_.sums_offset(phase, i));
-      }
-    }
+                const Scratch<float>& sums, const Images<float>& y) const {
+    products_.multiply_rows(first, count, rows, weights_.data<float>(), bias_.data(), sums.data());
     for (std::int64_t at = 0; chain_ != nullptr && at < sums.size();
          at += products_.sums_stride()) {
       kernels_.apply(*chain_, sums.data() + at, products_.run_size(count));
@@ -99,8 +96,10 @@ bool batched_conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
   const LaneProducts products =
       LaneProducts::conv2d(simd::kernels(), problem_of(x.shape(), y.shape(), kernel, options));
   if (!rows_fit(products)) return false;
+  const LaneResult result(y);
   Forward(products, products.packed_weights(weight, {weight.size(1) * taps, taps}), bias, nullptr)
-      .run(x.data<float>(), y.data<float>());
+      .run(LaneOperand(x).images(), result.images());
+  result.done();
   return true;
 }
 
@@ -113,8 +112,10 @@ bool batched_transposed(const Tensor& x, const Tensor& weight, const Tensor& bia
   const LaneProducts products =
       LaneProducts::transposed(simd::kernels(), problem_of(x.shape(), z.shape(), kernel, options));
   if (!rows_fit(products)) return false;
+  const LaneResult result(z);
   Forward(products, products.packed_weights(weight, {taps, weight.size(1) * taps}), bias, chain)
-      .run(x.data<float>(), z.data<float>());
+      .run(LaneOperand(x).images(), result.images());
+  result.done();
   return true;
 }
 

@@ -16,9 +16,11 @@ namespace tenon::ops::cpu {
 bool batched_conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias,
                     const Conv2dOptions& options, const Tensor& y);
 
-/// grad_weight [Cout, Cin, kH, kW] from x and y's gradient; whole images must fit a cache.
-bool batched_weight_gradient(const Tensor& x, const Tensor& grad_out, const Conv2dOptions& options,
-                             const Tensor& grad_weight);
+/// The gradients of that from y's: grad_weight [Cout, Cin, kH, kW] and, where defined, grad_x and
+/// grad_bias; `weight` may be undefined where grad_x is. Whole images must fit a cache.
+bool batched_conv2d_backward(const Tensor& x, const Tensor& weight, const Tensor& grad_out,
+                             const Conv2dOptions& options, const Tensor& grad_x,
+                             const Tensor& grad_weight, const Tensor& grad_bias);
 
 /// z = the chain of conv_transpose2d(x, weight, bias), where there is one; `bias` may be undefined.
 /// Rows of a window must fit the second-level cache.

@@ -105,6 +105,12 @@ LaneProducts::LaneProducts(const simd::Kernels& kernels, const LaneProblem& prob
   sums_rows_ = std::clamp<std::int64_t>(kSumsElements / row, 1, q_rows_);
 }
 
+bool LaneProducts::leaves_gaps() const {
+  return std::any_of(phases_.begin(), phases_.end(), [&](const LanePhase& phase) {
+    return phase.rows != q_rows_ || phase.columns != q_columns_;
+  });
+}
+
 Tensor LaneProducts::packed_weights(const Tensor& weight, const WeightStrides& strides) const {
   // What decides the order, besides the weight's shape.
   std::string name = "batched convolution";
@@ -167,8 +173,26 @@ void LaneProducts::multiply_row(std::size_t index, const float* rows, const floa
   }
 }
 
+void LaneProducts::multiply_rows(std::int64_t first, std::int64_t count, const float* rows,
+                                 const float* weights, const float* start, float* sums) const {
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (std::size_t index = 0; index < phases_.size(); ++index) {
+      if (first + i >= phases_[index].rows) continue;
+      multiply_row(index, rows + window_row(i) * window_.row_size(), weights, start,
+                   sums + sums_offset(index, i));
+    }
+  }
+}
+
+void LaneProducts::copy_run(const float* sums, std::int64_t count, float* target) const {
+  for (std::int64_t part = 0; part < std::min(step_.w, count); ++part) {
+    copy_vectors(kernels_.lanes, (count - part + step_.w - 1) / step_.w,
+                 sums + part * part_stride(), 1, target + part * kernels_.lanes, step_.w);
+  }
+}
+
 void LaneProducts::unpack(const float* sums, const LaneGroup& group, std::int64_t first,
-                          std::int64_t count, float* y) const {
+                          std::int64_t count, const Images<float>& y) const {
   const std::int64_t width = problem_.out.w;
   const std::int64_t plane = problem_.out.h * width;
   const std::int64_t row = first * step_.h;
@@ -176,7 +200,18 @@ void LaneProducts::unpack(const float* sums, const LaneGroup& group, std::int64_
   // Rows whose sums follow each other without a gap are stored as one.
   const bool joins = q_columns_ * step_.w == width;
   const std::int64_t runs = joins ? 1 : rows;
-  float* target = y + group.first * problem_.out_channels * plane + row * width;
+  float* target = y.data + group.first * problem_.out_channels * plane;
+  if (y.side_by_side) {
+    target += row * width * kernels_.lanes;
+    for (std::int64_t c = 0; c < problem_.out_channels; ++c) {
+      float* to = target + c * plane * kernels_.lanes;
+      for (std::int64_t run = 0; run < runs; ++run, to += rows / runs * width * kernels_.lanes) {
+        copy_run(sums + c * sums_stride() + run * row_stride(), rows / runs * width, to);
+      }
+    }
+    return;
+  }
+  target += row * width;
   for (std::int64_t c = 0; c < problem_.out_channels; ++c) {
     for (std::int64_t run = 0; run < runs; ++run) {
       kernels_.unpack_lanes(

@@ -69,6 +69,8 @@ class LaneProducts {
   /// Floats of `count` rows of q in one column phase and output channel, of which there are
   /// sums_size() / sums_stride().
   std::int64_t run_size(std::int64_t count) const { return count * row_phases() * row_stride(); }
+  /// Whether phases differ in size, so that some places among the sums stay as they are.
+  bool leaves_gaps() const;
   /// Where those of phase `index` at the `row`th row of q begin.
   std::int64_t sums_offset(std::size_t index, std::int64_t row) const {
     const LanePhase& phase = phases_[index];
@@ -82,14 +84,19 @@ class LaneProducts {
   /// products of a row of q of phase `index`, whose taps' window row 0 is at `rows`.
   void multiply_row(std::size_t index, const float* rows, const float* weights, const float* start,
                     float* sums) const;
+  /// The same for all phases of `count` rows of q from `first`, whose window row is at `rows`.
+  void multiply_rows(std::int64_t first, std::int64_t count, const float* rows,
+                     const float* weights, const float* start, float* sums) const;
   /// Stores the results y [N, out_channels, out.h, out.w] of a group at all phases of `count` rows
   /// of q from `first`, given their sums.
   void unpack(const float* sums, const LaneGroup& group, std::int64_t first, std::int64_t count,
-              float* y) const;
+              const Images<float>& y) const;
 
  private:
   LaneProducts(const simd::Kernels& kernels, const LaneProblem& problem, const LaneWindow& window,
                Pair step, std::int64_t row_step, std::vector<LanePhase> phases);
+  /// Puts the column phases of a run of `count` results together.
+  void copy_run(const float* sums, std::int64_t count, float* target) const;
   void pack_weights(const float* weight, const WeightStrides& strides, float* packed) const;
   std::int64_t depth(const LanePhase& phase) const {
     return static_cast<std::int64_t>(phase.taps.size()) * problem_.in_channels;

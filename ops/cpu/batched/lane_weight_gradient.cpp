@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "tenon/ops/cpu/scratch.h"
+
 namespace tenon::ops::cpu {
 namespace {
 
@@ -26,22 +28,23 @@ std::int64_t LaneWeightGradient::size() const {
   return moving_.channels() * tap_count() * still_.channels() * kernels_.lanes;
 }
 
-void LaneWeightGradient::add(const float* still, const float* moving, float* sums) const {
+void LaneWeightGradient::sum(const float* still, const float* moving, bool adds,
+                             float* sums) const {
   const std::int64_t row = kernels_.channels * still_.width() * kernels_.lanes;
   const std::int64_t most = std::max<std::int64_t>(1, kBlockElements / row);
   for (std::int64_t first = 0; first < still_.height(); first += most) {
     const std::int64_t rows = std::min(most, still_.height() - first);
     for (std::int64_t b = 0; b < blocks_.count; ++b) {
-      add_rows(still + still_.offset(blocks_.first(b), still_.top() + first, still_.left()),
+      sum_rows(still + still_.offset(blocks_.first(b), still_.top() + first, still_.left()),
                moving + moving_.offset(0, first * row_step_, 0), rows, blocks_.first(b),
-               blocks_.size(b), sums);
+               blocks_.size(b), adds || first > 0, sums);
     }
   }
 }
 
 /// Of `rows` rows of a block of `channels` channels of the still image, the first being `first`.
-void LaneWeightGradient::add_rows(const float* still, const float* moving, std::int64_t rows,
-                                  std::int64_t first, int channels, float* sums) const {
+void LaneWeightGradient::sum_rows(const float* still, const float* moving, std::int64_t rows,
+                                  std::int64_t first, int channels, bool adds, float* sums) const {
   simd::Correlation correlation{.a = still,
                                 .a_stride = still_.channel_stride(),
                                 .a_count = channels,
@@ -51,6 +54,7 @@ void LaneWeightGradient::add_rows(const float* still, const float* moving, std::
                                 .columns = still_.width(),
                                 .a_row = still_.row_size(),
                                 .b_row = moving_.row_size() * row_step_,
+                                .adds = adds,
                                 .sums = nullptr,
                                 .sums_stride = still_.channels()};
   for (std::int64_t c = 0; c < moving_.channels(); ++c) {
@@ -70,14 +74,20 @@ void LaneWeightGradient::add_rows(const float* still, const float* moving, std::
 
 void LaneWeightGradient::store(const float* sums, const WeightStrides& strides,
                                float* gradient) const {
+  // Turned, so that lanes are rows that are added as a whole.
+  const std::int64_t channels = still_.channels();
+  const Scratch<float> turned(kernels_.lanes * channels);
   for (std::int64_t c = 0; c < moving_.channels(); ++c) {
     for (const LaneTap& tap : taps_) {
-      float* target = gradient + c * strides.in + tap.index;
-      for (std::int64_t s = 0; s < still_.channels(); ++s, sums += kernels_.lanes) {
-        float sum = 0;
-        for (int lane = 0; lane < kernels_.lanes; ++lane) sum += sums[lane];
-        target[s * strides.out] = sum;
+      kernels_.transpose(sums, kernels_.lanes, channels, kernels_.lanes, turned.data(), channels);
+      float* const total = turned.data();
+      for (int lane = 1; lane < kernels_.lanes; ++lane) {
+        const float* row = total + lane * channels;
+        for (std::int64_t s = 0; s < channels; ++s) total[s] += row[s];
       }
+      float* target = gradient + c * strides.in + tap.index;
+      for (std::int64_t s = 0; s < channels; ++s) target[s * strides.out] = total[s];
+      sums += channels * kernels_.lanes;
     }
   }
 }

@@ -1,6 +1,7 @@
 // The weight gradient of a convolution of images that lie side by side in vectors.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -20,15 +21,15 @@ class LaneWeightGradient {
 
   /// Floats of the sums, [channel of moving][tap][channel of still][lane].
   std::int64_t size() const;
-  /// Adds a group's part, given its windows.
-  void add(const float* still, const float* moving, float* sums) const;
+  /// A group's part, given its windows, added to what `sums` hold or in its place.
+  void sum(const float* still, const float* moving, bool adds, float* sums) const;
   /// gradient[still·strides.out + moving·strides.in + tap.index] = the sum of the lanes.
   void store(const float* sums, const WeightStrides& strides, float* gradient) const;
 
  private:
   std::int64_t tap_count() const { return static_cast<std::int64_t>(taps_.size()); }
-  void add_rows(const float* still, const float* moving, std::int64_t rows, std::int64_t first,
-                int channels, float* sums) const;
+  void sum_rows(const float* still, const float* moving, std::int64_t rows, std::int64_t first,
+                int channels, bool adds, float* sums) const;
 
   const simd::Kernels& kernels_;
   LaneWindow still_, moving_;
@@ -36,5 +37,11 @@ class LaneWeightGradient {
   std::vector<LaneTap> taps_;
   simd::ChannelBlocks blocks_;  // of still's channels
 };
+
+/// Whether the caches hold a group's windows and its sums, of so many floats.
+inline bool gradient_fits_caches(std::int64_t windows, std::int64_t sums) {
+  constexpr std::int64_t kMostElements = 5 << 16;
+  return std::max(windows, sums) <= kMostElements;
+}
 
 }  // namespace tenon::ops::cpu

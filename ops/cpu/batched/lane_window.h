@@ -16,6 +16,18 @@ struct LaneGroup {
   std::int64_t count;  ///< 1 … lanes
 };
 
+/// A batch [N, C, H, W] in memory: as its indices say, or groups of images side by side, as
+/// [group][channel][row][column][lane].
+template <class Float>
+struct Images {
+  Float* data;
+  bool side_by_side;
+};
+
+/// Copies `count` vectors from every `source_step` of them to every `target_step`.
+void copy_vectors(int lanes, std::int64_t count, const float* source, std::int64_t source_step,
+                  float* target, std::int64_t target_step);
+
 /// Rows of [channels, height, width] images with a border of zeros, laid out as
 /// [row][channel][column modulo `parts`][column / parts][lane]: columns that a stride steps through
 /// are neighbours. Rows and columns here count from the border's corner.
@@ -34,7 +46,8 @@ class LaneWindow {
   std::int64_t left() const { return left_; }
   std::int64_t image_size() const { return channels_ * height_ * width_; }
 
-  /// Floats of a row, and from channel to channel in it.
+  /// Floats of all, of a row, and from channel to channel in it.
+  std::int64_t size() const { return rows_ * row_size(); }
   std::int64_t row_size() const { return channels_ * channel_stride(); }
   std::int64_t channel_stride() const { return parts_ * part_stride_; }
   /// Where element (channel, row, column) of the first image lies; the lanes follow.
@@ -44,12 +57,14 @@ class LaneWindow {
   }
 
   /// Lays out rows [first, first + count) of the group's part of x at `target`.
-  void pack(const float* x, const LaneGroup& group, std::int64_t first, std::int64_t count,
-            float* target) const;
+  void pack(const Images<const float>& x, const LaneGroup& group, std::int64_t first,
+            std::int64_t count, float* target) const;
+  /// sums[channel] = the sum of a group's images, added to what is there or in its place.
+  void sum_channels(const float* images, bool adds, float* sums) const;
 
  private:
   /// One row of one channel, border included.
-  void pack_row(const float* row, const LaneGroup& group, float* target) const;
+  void pack_row(const Images<const float>& row, const LaneGroup& group, float* target) const;
 
   const simd::Kernels& kernels_;
   std::int64_t channels_, height_, width_;

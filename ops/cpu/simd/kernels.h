@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string_view>
 
 namespace tenon::ops::cpu::simd {
@@ -112,7 +113,7 @@ struct TapProducts {
 };
 
 /// For i < a_count and j < b_count, lane by lane:
-/// sums[(i + j·sums_stride)·lanes + lane] +=
+/// sums[(i + j·sums_stride)·lanes + lane] = what they begin with +
 ///     Σ_{row < rows, k < columns} a[i·a_stride + row·a_row + k·lanes + lane] ·
 ///                                 b[j][row·b_row + k·lanes + lane]
 struct Correlation {
@@ -123,6 +124,7 @@ struct Correlation {
   int b_count;  ///< 1 … Kernels::vectors
   std::int64_t rows, columns;
   std::int64_t a_row, b_row;  ///< from row to row
+  bool adds;                  ///< begins with what `sums` holds instead of zeros
   float* sums;
   std::int64_t sums_stride;  ///< from j to j, in vectors
 };
@@ -144,6 +146,16 @@ struct Chain {
   float add, min, max, scale;
   float first_inside, last_inside;
 };
+
+/// mish and nothing else; adding -0 leaves every number as it is.
+inline constexpr Chain kMishAlone{.mish = true,
+                                  .clamps = false,
+                                  .add = -0.0f,
+                                  .min = -std::numeric_limits<float>::infinity(),
+                                  .max = std::numeric_limits<float>::infinity(),
+                                  .scale = 1,
+                                  .first_inside = -std::numeric_limits<float>::infinity(),
+                                  .last_inside = std::numeric_limits<float>::infinity()};
 
 /// The functions of one instruction set.
 struct Kernels {
