@@ -69,11 +69,11 @@ struct Chunks {
   }
 };
 
-/// Looks for `condition` for so long that the next op of a program usually begins: who sleeps is
-/// woken by the system, which takes as long as a small op.
+/// Looks for `condition` for so long that the others usually end and the next op of a program
+/// begins: who sleeps is woken by the system, which takes as long as a small op.
 template <class Condition>
 void look_for(const Condition& condition) {
-  constexpr auto kLongest = std::chrono::microseconds(30);
+  constexpr auto kLongest = std::chrono::microseconds(100);
   constexpr int kLooks = 32;  // between two looks at the clock
   const auto end = std::chrono::steady_clock::now() + kLongest;
   while (!condition()) {
