@@ -65,7 +65,8 @@ class TileBias {
       if constexpr (kPacked) {
         pairs_[j] = join(value(first + 8 * j), value(first + 8 * j + 1));
       } else {
-        pairs_[j] = make_float2(value(first + 8 * j), value(first + 8 * j + 1));
+        pairs_[j] = make_float2(tenon::cuda::convert<float>(value(first + 8 * j)),
+                                tenon::cuda::convert<float>(value(first + 8 * j + 1)));
       }
     }
   }
@@ -95,8 +96,9 @@ class TileBias {
 
  private:
   static constexpr int kPairs = Config::value.channels / 8;
-  /// At 16 bits two numbers share a register.
-  static constexpr bool kPacked = sizeof(Element) == 2;
+  /// At 16 bits two numbers share a register where registers are few; the forward, where they are
+  /// not, would be slower.
+  static constexpr bool kPacked = sizeof(Element) == 2 && Config::value.work == Work::SumGradient;
 
   template <class Visit>
   __device__ void visit(Sums<Config>& sums, const Visit& visit_sum) const {
