@@ -33,7 +33,7 @@ class BulkLoader {
               team * slots_),
         plane_(arguments.tiling.tile.images * arguments.tiling.window_rows * arguments.raw.columns),
         line_share_(65536 / arguments.tiling.window_columns + 1),
-        next_tile_(own_block()),
+        next_tile_(blockIdx.x),
         next_stage_(team) {
     skip_to_tile();
     for (int slot = 0; slot < slots_; ++slot) copy_next(slot);

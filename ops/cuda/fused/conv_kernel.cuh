@@ -166,6 +166,7 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
   };
   Sums<Config> sums;
   RingPosition ring;
+  [[maybe_unused]] int unit = -1;  // whose bias was read
   for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     const TilePlace place(t, tile_of<Config>(t, tile));
     [[maybe_unused]] Sums<Config> totals;
@@ -175,10 +176,8 @@ __device__ void consume(const KernelArguments& arguments, const SharedLayout& la
       early.fill(totals);
     } else if constexpr (!bias_comes_late(Config::value)) {
       // Few blocks ever change their channels.
-      const int before = tile - static_cast<int>(gridDim.x);
-      if (before < 0 || t.by.units.rest(tile_of<Config>(t, before)) != place.unit) {
-        bias.load(arguments, place);
-      }
+      if (place.unit != unit) bias.load(arguments, place);
+      unit = place.unit;
     }
     [[maybe_unused]] TileFinish<Operand, Config, Chain> tile_finish(arguments, place, group,
                                                                     shared + layout.gradients);

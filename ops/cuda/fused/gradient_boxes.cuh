@@ -59,7 +59,7 @@ __device__ void produce_gradients(const KernelArguments& arguments, const Shared
   const GradientRing barriers(arguments, kConfig, shared, group);
   char* boxes = shared + layout.gradients + group * slots * kStepBytes;
   RingPosition ring{0, 1};  // all slots are empty at first
-  for (int tile = own_block(); tile < t.tiles(); tile += gridDim.x) {
+  for (int tile = static_cast<int>(blockIdx.x); tile < t.tiles(); tile += gridDim.x) {
     const TilePlace place(t, tile);
     // Unrolled, these loops would want more registers than the team has.
 #pragma unroll 1

@@ -30,14 +30,6 @@ struct TilePlace {
   }
 };
 
-/// blockIdx.x, read anew: a register that held it for all roles of a kernel would be one too many
-/// for some.
-__device__ inline int own_block() {
-  int block;
-  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(block));
-  return block;
-}
-
 /// A block's tile number `index`, of all blocks' together. A data gradient goes through the tiles
 /// backwards: what of dy was written last is in the L2 cache still.
 template <class Config>

@@ -57,31 +57,30 @@ class TileBias {
     const int last = arguments.tiling.shape.out_channels - 1;
     const Element* bias = static_cast<const Element*>(arguments.bias) +
                           place.group * arguments.tiling.shape.out_channels;
-    const auto value = [&](int channel) {
-      return arguments.bias == nullptr ? Element(0.0f) : bias[min(channel, last)];
+    const auto value = [&](int i) {
+      const int channel = min(first + i / 2 * 8 + i % 2, last);
+      return arguments.bias == nullptr ? Element(0.0f) : bias[channel];
     };
+    if constexpr (kPacked) {
 #pragma unroll
-    for (int j = 0; j < kPairs; ++j) {
-      if constexpr (kPacked) {
-        pairs_[j] = join(value(first + 8 * j), value(first + 8 * j + 1));
-      } else {
-        pairs_[j] = make_float2(tenon::cuda::convert<float>(value(first + 8 * j)),
-                                tenon::cuda::convert<float>(value(first + 8 * j + 1)));
-      }
+      for (int j = 0; j < kCount / 2; ++j) words_[j] = join(value(2 * j), value(2 * j + 1));
+    } else {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) words_[i] = tenon::cuda::convert<float>(value(i));
     }
   }
 
   /// Of channel 8j + 2(lane%4) + odd of the tile.
   __device__ float operator()(int j, int odd) const {
     if constexpr (kPacked) {
-      std::uint32_t pair = pairs_[j];
+      std::uint32_t pair = words_[j];
       // The assembler, left to itself, keeps what a pair was made of in registers, too.
       asm volatile("lop3.b32 %0, %0, %1, 0, 0xc0;"
                    : "+r"(pair)
                    : "r"(odd == 1 ? 0xffff0000U : 0xffffU));
       return number_of<Element>(pair, odd == 1);
     } else {
-      return odd == 0 ? pairs_[j].x : pairs_[j].y;
+      return words_[2 * j + odd];
     }
   }
 
@@ -95,7 +94,7 @@ class TileBias {
   }
 
  private:
-  static constexpr int kPairs = Config::value.channels / 8;
+  static constexpr int kCount = Config::value.channels / 4;
   /// At 16 bits two numbers share a register where registers are few; the forward, where they are
   /// not, would be slower.
   static constexpr bool kPacked = sizeof(Element) == 2 && Config::value.work == Work::SumGradient;
@@ -114,7 +113,7 @@ class TileBias {
     }
   }
 
-  std::conditional_t<kPacked, std::uint32_t, float2> pairs_[kPairs];
+  std::conditional_t<kPacked, std::uint32_t, float> words_[kPacked ? kCount / 2 : kCount];
 };
 
 /// Writes results of neighbouring columns at an address that their size divides.
