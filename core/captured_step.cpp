@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <utility>
-#include <vector>
 
 #include "tenon/core/error.h"
 #include "tenon/core/random.h"
@@ -25,11 +24,10 @@ class CapturedStep::Recorded {
     const Generator before = generator;
     cuda::StreamCapture capture(device);
     {
-      detail::Recording notes(capture.stream());
-      notes.set_random_state(random_state_->data());
+      detail::Recording recording(capture.stream(), random_state_->data());
       const StreamGuard guard(capture.stream());
       work();
-      take(notes);
+      work_ = recording.finish();
     }
     TENON_CHECK(generator.seed() == before.seed() && generator.offset() >= before.offset(),
                 "CapturedStep: the work set the state of the default generator; do it outside");
@@ -42,7 +40,8 @@ class CapturedStep::Recorded {
   /// Whether a replay has the effect of the work.
   bool fits() const {
     using Before = detail::RecordedGradient::Before;
-    return std::all_of(gradients_.begin(), gradients_.end(), [](const auto& recorded) {
+    const auto& gradients = work_.gradients;
+    return std::all_of(gradients.begin(), gradients.end(), [](const auto& recorded) {
       const auto& state = recorded.leaf->autograd;
       const bool defined = state != nullptr && state->grad.defined();
       if (recorded.leaf->storage != recorded.memory) return false;
@@ -65,11 +64,11 @@ class CapturedStep::Recorded {
                              {generator.seed(), generator.advance(drawn_) - first_});
     }
     graph_->launch();
-    for (const auto& storage : changed_) storage->bump_version();
-    for (const auto& result : results_) {
+    for (const auto& storage : work_.changed) storage->bump_version();
+    for (const auto& result : work_.results) {
       if (const auto storage = result.lock()) storage->bump_version();
     }
-    for (const detail::RecordedGradient& recorded : gradients_) {
+    for (const detail::RecordedGradient& recorded : work_.gradients) {
       if (recorded.end.defined() || recorded.leaf->autograd != nullptr) {
         recorded.leaf->autograd_state().grad = recorded.end;
       }
@@ -79,32 +78,12 @@ class CapturedStep::Recorded {
   std::int64_t node_count() const { return graph_->node_count(); }
 
  private:
-  void take(detail::Recording& notes) {
-    kept_ = std::move(notes.kept);
-    changed_ = std::move(notes.changed);
-    gradients_ = std::move(notes.gradients);
-    for (detail::RecordedGradient& recorded : gradients_) {
-      if (recorded.leaf->autograd != nullptr) recorded.end = recorded.leaf->autograd->grad;
-    }
-    for (const auto& result : notes.results) {
-      if (!result.expired()) results_.push_back(result);
-    }
-  }
-
   std::shared_ptr<Storage> random_state_;
   std::uint64_t first_ = 0;  // random block when it was recorded
   std::uint64_t drawn_ = 0;  // random blocks that a replay draws
-  std::vector<std::shared_ptr<Storage>> kept_;
-  std::vector<std::shared_ptr<Storage>> changed_;
-  std::vector<std::weak_ptr<Storage>> results_;
-  std::vector<detail::RecordedGradient> gradients_;
+  detail::RecordedWork work_;
   std::unique_ptr<cuda::CapturedGraph> graph_;
 };
-
-CapturedStep::CapturedStep(Device device, std::function<void()> work)
-    : device_(device), work_(std::move(work)) {
-  TENON_CHECK(work_ != nullptr, "CapturedStep: there is no work to do (an empty function)");
-}
 
 void CapturedStep::operator()() {
   // Within another one's recording it becomes part of that.
@@ -130,16 +109,16 @@ std::int64_t CapturedStep::node_count() const {
 
 class CapturedStep::Recorded {};
 
-CapturedStep::CapturedStep(Device device, std::function<void()> work)
-    : device_(device), work_(std::move(work)) {
-  TENON_CHECK(work_ != nullptr, "CapturedStep: there is no work to do (an empty function)");
-}
-
 void CapturedStep::operator()() { work_(); }
 
 std::int64_t CapturedStep::node_count() const { return 0; }
 
 #endif
+
+CapturedStep::CapturedStep(Device device, std::function<void()> work)
+    : device_(device), work_(std::move(work)) {
+  TENON_CHECK(work_ != nullptr, "CapturedStep: there is no work to do (an empty function)");
+}
 
 CapturedStep::~CapturedStep() = default;
 

@@ -17,7 +17,10 @@ void add_once(std::vector<std::shared_ptr<Storage>>& list,
 
 }  // namespace
 
-Recording::Recording(const Stream& stream) : stream_(stream) { current_recording = this; }
+Recording::Recording(const Stream& stream, void* random_state)
+    : stream_(stream), random_state_(random_state) {
+  current_recording = this;
+}
 
 Recording::~Recording() { current_recording = nullptr; }
 
@@ -33,29 +36,36 @@ void Recording::note_op(std::string_view name, std::span<const Tensor> inputs) {
                 " inside a CapturedStep of ", device(),
                 ", which replays only the work of its own device; move it out of the step");
     const std::shared_ptr<Storage>& storage = input.body()->storage;
-    if (!is_own(*storage)) add_once(kept, storage);
+    if (!is_own(*storage)) add_once(work_.kept, storage);
   }
 }
 
 void Recording::note_results(std::span<const Tensor> outputs) {
-  for (const Tensor& output : outputs) results.push_back(output.body()->storage);
+  for (const Tensor& output : outputs) work_.results.push_back(output.body()->storage);
 }
 
 void Recording::note_change(const std::shared_ptr<Storage>& storage) {
-  if (storage->device() == device() && !is_own(*storage)) add_once(changed, storage);
+  if (storage->device() == device() && !is_own(*storage)) add_once(work_.changed, storage);
 }
 
 void Recording::note_gradient(const std::shared_ptr<TensorBody>& leaf, bool added) {
-  const auto is_of_leaf = [&](const RecordedGradient& known) { return known.leaf == leaf; };
-  if (leaf->device != device() || std::any_of(gradients.begin(), gradients.end(), is_of_leaf)) {
-    return;
-  }
+  const auto is_of_leaf = [&](const RecordedGradient& other) { return other.leaf == leaf; };
+  std::vector<RecordedGradient>& known = work_.gradients;
+  if (leaf->device != device() || std::any_of(known.begin(), known.end(), is_of_leaf)) return;
   using Before = RecordedGradient::Before;
   const Tensor start = leaf->autograd == nullptr ? Tensor() : leaf->autograd->grad;
   const Before before = !added            ? Before::Anything
                         : start.defined() ? Before::Same
                                           : Before::Undefined;
-  gradients.push_back({leaf, leaf->storage, before, before == Before::Same ? start : Tensor(), {}});
+  known.push_back({leaf, leaf->storage, before, before == Before::Same ? start : Tensor(), {}});
+}
+
+RecordedWork Recording::finish() {
+  for (RecordedGradient& gradient : work_.gradients) {
+    if (gradient.leaf->autograd != nullptr) gradient.end = gradient.leaf->autograd->grad;
+  }
+  std::erase_if(work_.results, [](const auto& result) { return result.expired(); });
+  return std::move(work_);
 }
 
 Tensor Recording::find_derived(const Storage* source, const DerivedKey& key) const {

@@ -27,11 +27,22 @@ struct RecordedGradient {
   Tensor end;    // and when it had ended
 };
 
+/// What is to be known of recorded work beside the graph.
+struct RecordedWork {
+  /// Memory that it reads. What was allocated while recording is not among it: the graph has that
+  /// anyway, and within the graph it may serve several tensors.
+  std::vector<std::shared_ptr<Storage>> kept;
+  std::vector<std::shared_ptr<Storage>> changed;  // in place
+  std::vector<std::weak_ptr<Storage>> results;    // that were left behind
+  std::vector<RecordedGradient> gradients;
+};
+
 /// The notes on one recording: made when it begins on this thread, current until it is destroyed.
 class Recording {
  public:
-  /// `stream` is the one that is captured.
-  explicit Recording(const Stream& stream);
+  /// `stream` is the one that is captured, `random_state` the memory of the `cuda::RandomState`
+  /// that recorded kernels read.
+  Recording(const Stream& stream, void* random_state);
   ~Recording();
   Recording(const Recording&) = delete;
   Recording& operator=(const Recording&) = delete;
@@ -50,20 +61,14 @@ class Recording {
   void note_change(const std::shared_ptr<Storage>& storage);
   /// The gradient of `leaf` is about to be replaced or cleared, or something is added to it.
   void note_gradient(const std::shared_ptr<TensorBody>& leaf, bool added);
-  /// The memory of `RandomState` that recorded kernels read; null until it is set.
-  void set_random_state(void* state) { random_state_ = state; }
   void* random_state() const { return random_state_; }
 
   /// What was derived under `key` from `source` within this recording; undefined when nothing was.
   Tensor find_derived(const Storage* source, const DerivedKey& key) const;
   void keep_derived(const std::shared_ptr<Storage>& source, DerivedKey key, const Tensor& value);
 
-  // The notes. Memory that was allocated while recording is not among `kept`: the graph has it
-  // anyway, and within the graph it may serve several tensors.
-  std::vector<std::shared_ptr<Storage>> kept;
-  std::vector<std::shared_ptr<Storage>> changed;
-  std::vector<std::weak_ptr<Storage>> results;
-  std::vector<RecordedGradient> gradients;
+  /// The notes, once the work has ended.
+  RecordedWork finish();
 
  private:
   struct Derived {
@@ -75,7 +80,8 @@ class Recording {
   bool is_own(const Storage& storage) const;
 
   Stream stream_;
-  void* random_state_ = nullptr;
+  void* random_state_;
+  RecordedWork work_;
   std::vector<Derived> derived_;
 };
 

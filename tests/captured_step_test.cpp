@@ -93,6 +93,14 @@ class CapturedStepTest : public test::DeviceTest {
     return test::normal(shape, DType::Float32, seed).to(device());
   }
 
+  /// Runs work by `step`, which it makes.
+  MakeRunner captured(std::optional<CapturedStep>& step) const {
+    return [this, &step](const std::function<void()>& work) -> Runner {
+      step.emplace(device(), work);
+      return [&step] { (*step)(); };
+    };
+  }
+
   std::int64_t replays_of(int calls) const {
     return device().is_cuda() ? calls - CapturedStep::kWarmUps : 0;
   }
@@ -103,12 +111,7 @@ TEST_P(CapturedStepTest, TrainsToTheSameBits) {
     SCOPED_TRACE(compiled ? "compiled" : "eager");
     const std::vector<Tensor> expected = train(run_directly, compiled);
     std::optional<CapturedStep> step;
-    const std::vector<Tensor> found = train(
-        [&](const std::function<void()>& work) {
-          step.emplace(device(), work);
-          return [&] { (*step)(); };
-        },
-        compiled);
+    const std::vector<Tensor> found = train(captured(step), compiled);
     EXPECT_EQ(step->replays(), replays_of(kSteps));
     EXPECT_EQ(step->node_count() > 10, device().is_cuda());
     ASSERT_EQ(found.size(), expected.size());
@@ -137,10 +140,7 @@ TEST_P(CapturedStepTest, RandomNumbersGoOnWhereTheWorkWouldHaveLeftThem) {
   };
   std::optional<CapturedStep> step;
   const std::vector<Tensor> expected = draw(run_directly);
-  const std::vector<Tensor> found = draw([&](const std::function<void()>& work) {
-    step.emplace(device(), work);
-    return [&] { (*step)(); };
-  });
+  const std::vector<Tensor> found = draw(captured(step));
   for (std::size_t i = 0; i < found.size(); ++i) {
     SCOPED_TRACE(i);
     expect_same_bits(found[i], expected[i]);
@@ -171,12 +171,7 @@ TEST_P(CapturedStepTest, GradientsAreClearedAndAddedToAsByTheWork) {
       SCOPED_TRACE(testing::Message() << "cleared inside: " << inside << ", period " << period);
       std::optional<CapturedStep> step;
       const std::vector<Tensor> expected = gradients(run_directly, inside, period);
-      const std::vector<Tensor> found = gradients(
-          [&](const std::function<void()>& work) {
-            step.emplace(device(), work);
-            return [&] { (*step)(); };
-          },
-          inside, period);
+      const std::vector<Tensor> found = gradients(captured(step), inside, period);
       for (std::size_t i = 0; i < found.size(); ++i) {
         SCOPED_TRACE(i);
         expect_same_bits(found[i], expected[i]);

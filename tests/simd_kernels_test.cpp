@@ -5,22 +5,15 @@
 #include <limits>
 #include <vector>
 
+#include "support/drawn.h"
 #include "support/matchers.h"
 #include "tenon/core/error.h"
-#include "tenon/core/random.h"
 #include "tenon/ops/cpu/simd/kernels.h"
 
 namespace tenon::ops::cpu::simd {
 namespace {
 
-std::vector<float> drawn(std::size_t count, std::uint64_t seed) {
-  Generator generator(seed);
-  std::vector<float> values(count);
-  for (float& value : values) {
-    value = static_cast<float>(static_cast<double>(generator.next()) / 2147483648.0 - 1);
-  }
-  return values;
-}
+using test::drawn;
 
 class SimdKernels : public testing::TestWithParam<const char*> {
  protected:

@@ -5,22 +5,15 @@
 #include <tuple>
 #include <vector>
 
-#include "tenon/core/random.h"
+#include "support/drawn.h"
 #include "tenon/ops/cpu/winograd/form.h"
 
 namespace tenon::ops::cpu::winograd {
 namespace {
 
-using Matrix = std::vector<std::vector<double>>;
+using test::drawn;
 
-std::vector<float> drawn(std::size_t count, std::uint64_t seed) {
-  Generator generator(seed);
-  std::vector<float> values(count);
-  for (float& value : values) {
-    value = static_cast<float>(static_cast<double>(generator.next()) / 2147483648.0 - 1);
-  }
-  return values;
-}
+using Matrix = std::vector<std::vector<double>>;
 
 const Form& form_of(int tile) { return tile == 2 ? kTwo : kFour; }
 
